@@ -1,0 +1,64 @@
+"""The functions of the package: the verbs of `Cache` on the configured cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Unpack
+
+from dscache.cache import Cache, FetchOptions, Patterns, StrPath
+from dscache.events import Emit
+
+
+def fetch(
+    name: str,
+    *,
+    into: StrPath | None = None,
+    link: str = "auto",
+    files: Patterns | None = None,
+    force: bool = False,
+    refresh: bool = False,
+    offline: bool | None = None,
+    progress: Emit | None = None,
+    cache: Cache | None = None,
+) -> Path:
+    """The path of a dataset, downloaded and verified if it is not here yet; see `Cache.fetch`."""
+    return (cache or Cache()).fetch(
+        name,
+        into=into,
+        link=link,
+        files=files,
+        force=force,
+        refresh=refresh,
+        offline=offline,
+        progress=progress,
+    )
+
+
+def fetch_many(
+    names: Iterable[str], *, cache: Cache | None = None, **options: Unpack[FetchOptions]
+) -> dict[str, Path]:
+    """The paths of several datasets, through one pool; see `Cache.fetch_many`."""
+    return (cache or Cache()).fetch_many(names, **options)
+
+
+def retrieve(
+    url: str,
+    known_hash: str | None,
+    *,
+    fname: str | None = None,
+    unpack: str | None = None,
+    into: StrPath | None = None,
+    link: str = "auto",
+    progress: Emit | None = None,
+    cache: Cache | None = None,
+) -> Path:
+    """The path of one file by its URL; see `Cache.retrieve`."""
+    return (cache or Cache()).retrieve(
+        url, known_hash, fname=fname, unpack=unpack, into=into, link=link, progress=progress
+    )
+
+
+def path(name: str, *, files: Patterns | None = None, cache: Cache | None = None) -> Path:
+    """Where a dataset stands, without downloading; see `Cache.path`."""
+    return (cache or Cache()).path(name, files=files)

@@ -1,0 +1,269 @@
+"""The cache: the verbs of the library on one cache folder.
+
+Every verb reads as the steps it takes; the work is done by the modules named in them. A `Cache`
+holds no connection, thread or open file between calls.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from dscache import catalog, fetching, importing, retrieving, settings
+from dscache.call import Call, folder_of
+from dscache.errors import DscacheError, NotCached
+from dscache.events import Emit, to_log
+from dscache.fetching import Wish
+from dscache.model import Reference
+from dscache.results import Available, Cached, Fetched, Info, Usage
+from dscache.settings import Settings
+from dscache.view import Target
+
+Patterns = str | Iterable[str]
+StrPath = str | os.PathLike[str]
+
+
+class FetchOptions(TypedDict, total=False):
+    """The options of `Cache.fetch`, which documents them."""
+
+    into: StrPath | None
+    link: str | None
+    files: Patterns | None
+    force: bool
+    refresh: bool
+    offline: bool | None
+    progress: Emit | None
+
+
+class Cache:
+    """One cache folder and the verbs on it.
+
+    Args:
+        root: the cache folder; default: as configured.
+        settings: what `dscache.settings.load()` gives; default: read anew at each call, so that
+            changes of environment and configuration count.
+    """
+
+    def __init__(self, root: StrPath | None = None, *, settings: Settings | None = None) -> None:
+        self._root = None if root is None else folder_of(root)
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"Cache({self.root!r})"
+
+    @property
+    def root(self) -> str:
+        """The cache folder."""
+        return self.settings.cache_dir
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        found = self._settings or settings.load()
+        return found if self._root is None else found.override(cache_dir=self._root)
+
+    def fetch(
+        self,
+        name: str,
+        *,
+        into: StrPath | None = None,
+        link: str | None = "auto",
+        files: Patterns | None = None,
+        force: bool = False,
+        refresh: bool = False,
+        offline: bool | None = None,
+        progress: Emit | None = None,
+    ) -> Path:
+        """The path of a dataset, downloaded and verified if it is not here yet.
+
+        Args:
+            name: `[registry/]name[@version]`.
+            into: put the files into this folder as well, and return it or the file in it.
+            link: how: "auto", "reflink", "hardlink", "symlink" or "copy".
+            files: patterns (fnmatch on the whole path); only matching files are fetched.
+            force: replace other files of the same names in `into`.
+            refresh: ask remote registries now instead of using what was read before.
+            offline: use no network; default: as configured.
+            progress: called with each event of `dscache.events`; default: notices are logged.
+
+        Returns:
+            The file, for a dataset of one; else the folder. Never change what it holds.
+
+        Raises:
+            UsageError: the name or an option is malformed.
+            NotFound: no registry in use has the dataset, or no file matches.
+            NotCached: it is not here, and this is offline mode.
+            ManualDownload: a person must download it; the message says how.
+            TransferError: every source failed, retries included; what came is kept.
+            IntegrityError: wrong bytes from every source.
+            StorageError: the disk does not take it, or files of yours are in the way.
+            UnsafeError: the registry entry, or a redirect, is refused.
+            InvalidFile: a registry or configuration file is malformed.
+        """
+        options: FetchOptions = {"offline": offline, "refresh": refresh, "progress": progress}
+        target = None
+        if into is not None:
+            target = Target(folder_of(into), link or "auto", force)
+        with self._call(options) as call:
+            wish = Wish(name, call.lookup.find(Reference.parse(name)), _patterns(files))
+            return fetching.fetch(call, [wish], target)[wish].unwrap()
+
+    def fetch_many(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> dict[str, Path]:
+        """`fetch` for several datasets through one pool of connections.
+
+        With `into` each gets a folder of its name there. Where some fail the others are fetched
+        all the same, and the first error is raised at the end.
+        """
+        wanted = list(dict.fromkeys(names))
+        if (into := options.get("into")) is None:
+            results = self.fetch_all(wanted, **options)
+        else:
+            results = self._fetch(wanted, _target(into, options, separate=True), options)
+        return {name: found.unwrap() for name, found in zip(wanted, results, strict=True)}
+
+    def fetch_all(self, names: Sequence[str], **options: Unpack[FetchOptions]) -> list[Fetched]:
+        """As `fetch_many`, with all there is to say on each name; errors stand in the results."""
+        into = options.get("into")
+        separate = len(names) > 1
+        target = None if into is None else _target(into, options, separate=separate)
+        return self._fetch(names, target, options)
+
+    def retrieve(
+        self,
+        url: str,
+        known_hash: str | None,
+        *,
+        fname: str | None = None,
+        unpack: str | None = None,
+        into: StrPath | None = None,
+        link: str | None = "auto",
+        progress: Emit | None = None,
+    ) -> Path:
+        """The path of one file by its URL, downloaded and verified if it is not here yet.
+
+        Args:
+            known_hash: `alg:hex`, or sha256 in hex; None accepts whatever comes, with a warning.
+            fname: name of the file; default: from the URL.
+            unpack: recipe for unpacking; accepted and checked, the file is kept packed.
+            into, link, progress: as for `fetch`.
+
+        Raises:
+            As `fetch`.
+        """
+        result = self.retrieve_all(
+            url, known_hash, fname=fname, unpack=unpack, into=into, link=link, progress=progress
+        )
+        return result.unwrap()
+
+    def retrieve_all(
+        self,
+        url: str,
+        known_hash: str | None,
+        *,
+        fname: str | None = None,
+        unpack: str | None = None,
+        **options: Unpack[FetchOptions],
+    ) -> Fetched:
+        """As `retrieve`, with all there is to say; an error stands in the result."""
+        into = options.get("into")
+        target = None if into is None else _target(into, options, separate=False)
+        with self._call(options) as call:
+            wish = retrieving.wish(
+                url, known_hash, fname=fname, unpack=unpack or "", emit=call.emit
+            )
+            return fetching.fetch(call, [wish], target)[wish]
+
+    def path(self, name: str, *, files: Patterns | None = None) -> Path:
+        """Where a dataset stands; looks at the disk only, and downloads nothing.
+
+        Raises:
+            NotCached: it is not here, or not completely.
+            NotFound, UsageError, InvalidFile: as `fetch`.
+        """
+        return self.find(name, files=files).unwrap()
+
+    def find(self, name: str, *, files: Patterns | None = None) -> Fetched:
+        """As `path`, with all there is to say."""
+        with self._call({"offline": True}) as call:
+            reference = Reference.parse(name)
+            wish = Wish(name, call.lookup.find(reference), _patterns(files))
+            found = fetching.hit(call.store, wish)
+        if found is None:
+            raise NotCached(
+                f"{name} is not in the cache" + (" completely" if not files else ""),
+                hint=f"`dscache fetch {name}` brings it",
+                name=name,
+            )
+        return found
+
+    def import_file(self, name: str, *files: StrPath, progress: Emit | None = None) -> Fetched:
+        """Take files that a person has downloaded into the cache.
+
+        Each file is matched to an artifact of the dataset by its hash, and neither moved nor
+        changed. The result's `path` is None as long as other artifacts are missing.
+
+        Raises:
+            IntegrityError: a file is none of the dataset's; says what was expected.
+            NotFound, UsageError, StorageError: as `fetch`.
+        """
+        with self._call({"progress": progress}) as call:
+            dataset = call.lookup.find(Reference.parse(name))
+            return importing.take(call, dataset, [folder_of(file) for file in files])
+
+    def cached(self) -> list[Cached]:
+        """The datasets in the cache, by registry and name."""
+        with self._call({}) as call:
+            return catalog.cached(call)
+
+    def available(self, text: str = "", *, progress: Emit | None = None) -> list[Available]:
+        """The datasets that the registries offer; with `text`, those in which it occurs."""
+        with self._call({"progress": progress}) as call:
+            return catalog.available(call, text)
+
+    def info(self, name: str, *, progress: Emit | None = None) -> Info:
+        """All that is known of a dataset; its bytes are not needed."""
+        with self._call({"progress": progress}) as call:
+            return catalog.info(call, Reference.parse(name))
+
+    def usage(self) -> Usage:
+        """What the cache takes on the disk, by dataset."""
+        with self._call({}) as call:
+            return catalog.usage(call)
+
+    def _fetch(
+        self, names: Sequence[str], target: Target | None, options: FetchOptions
+    ) -> list[Fetched]:
+        patterns = _patterns(options.get("files"))
+        results: list[Fetched | Wish] = []
+        with self._call(options) as call:
+            for name in names:
+                try:
+                    dataset = call.lookup.find(Reference.parse(name))
+                    results.append(Wish(name, dataset, patterns))
+                except DscacheError as error:
+                    results.append(Fetched(name, error=error))
+            wishes = [each for each in results if isinstance(each, Wish)]
+            fetched = fetching.fetch(call, wishes, target)
+        return [fetched[each] if isinstance(each, Wish) else each for each in results]
+
+    def _call(self, options: FetchOptions) -> Call:
+        found = self.settings
+        if options.get("offline") is not None:
+            found = found.override(offline=options["offline"])
+        if options.get("refresh"):
+            found = found.override(registry_max_age=0)
+        return Call(found, options.get("progress") or to_log)
+
+
+def _target(into: StrPath, options: FetchOptions, *, separate: bool) -> Target:
+    return Target(
+        folder_of(into), options.get("link") or "auto", bool(options.get("force")), separate
+    )
+
+
+def _patterns(files: Patterns | None) -> tuple[str, ...]:
+    if files is None:
+        return ()
+    return (files,) if isinstance(files, str) else tuple(files)

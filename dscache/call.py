@@ -1,0 +1,89 @@
+"""A call: what one verb needs while it runs, made for it and ended with it.
+
+Settings, store, sources and look-up belong together for one call only, so that no handle, loop or
+thread outlives it: a fork or a notebook's event loop never meets one.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from dscache.errors import UsageError
+from dscache.events import Emit
+from dscache.registry.lookup import Lookup
+from dscache.registry.places import Folder, Place, Prefix
+from dscache.settings import Settings
+from dscache.sources.dispatch import Sources
+from dscache.sources.file import path_of
+from dscache.sources.retry import Policy
+from dscache.sources.small import Answer, read_small
+from dscache.store import Store
+
+_MAX_REGISTRY_FILE = 256 << 20
+
+
+class Call:
+    """The parts of one call. Use it as a context manager."""
+
+    def __init__(self, settings: Settings, emit: Emit) -> None:
+        self.settings = settings
+        self.emit = emit
+        self.store = Store(
+            settings.cache_dir,
+            durability=settings.durability,
+            lock_timeout=settings.lock_timeout,
+        )
+        self.sources = Sources(settings, self.store.layout.parts, emit)
+        self.lookup = Lookup(settings, self.open_place, emit)
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.sources.close()
+
+    @property
+    def policy(self) -> Policy:
+        """How often and how long to try again."""
+        return Policy(self.settings.retries, self.settings.max_retry_wait)
+
+    def open_place(self, address: str) -> Place:
+        """The registry files at an address: a folder, a `file:` URL or an http(s) prefix.
+
+        Raises:
+            UsageError: no registry can be at such an address.
+        """
+        scheme, separator, _ = address.partition("://")
+        if not separator:
+            return Folder(address)
+        if scheme == "file":
+            return Folder(path_of(address))
+        if scheme not in ("http", "https"):
+            raise UsageError(
+                f"{address!r} cannot be a registry",
+                hint="a folder, or a URL that begins with https:// or http://, can be one",
+            )
+        return Prefix(
+            address,
+            self._read,
+            self.store.layout.registry(address),
+            max_age=self.settings.registry_max_age,
+            offline=self.settings.offline,
+            emit=self.emit,
+        )
+
+    def _read(self, url: str, known: str) -> Answer:
+        return read_small(
+            self.sources, url, limit=_MAX_REGISTRY_FILE, policy=self.policy, known=known
+        )
+
+
+def folder_of(path: str | os.PathLike[str]) -> str:
+    """An absolute path for what a user wrote."""
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))

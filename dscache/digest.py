@@ -1,0 +1,126 @@
+"""Digests: an algorithm and a hex value, in Pooch's grammar, and the hashers that compute them.
+
+Identity in the store is sha256. Any other algorithm is a checksum: verified as well, but md5, sha1
+and the xxh family prove nothing against somebody who wants to deceive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import xxhash
+
+from dscache.errors import UsageError
+
+#: Length of the hex value per algorithm; what Pooch's grammar names and both libraries compute.
+HEX_LENGTH = {
+    "md5": 32,
+    "sha1": 40,
+    "sha224": 56,
+    "sha256": 64,
+    "sha384": 96,
+    "sha512": 128,
+    "sha3_224": 56,
+    "sha3_256": 64,
+    "sha3_384": 96,
+    "sha3_512": 128,
+    "blake2b": 128,
+    "blake2s": 64,
+    "xxh32": 8,
+    "xxh64": 16,
+    "xxh128": 32,
+    "xxh3_64": 16,
+    "xxh3_128": 32,
+}
+WEAK = frozenset({"md5", "sha1", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})
+
+_READ = 1 << 20
+_HEX = frozenset("0123456789abcdef")
+
+
+class Hasher(Protocol):
+    """What hashlib and xxhash objects have in common."""
+
+    def update(self, data: bytes | memoryview, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """One hash value: `algorithm` in lower case, `hex` in lower case, length checked."""
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        length = HEX_LENGTH.get(self.algorithm)
+        if length is None:
+            known = ", ".join(HEX_LENGTH)
+            raise UsageError(f"unknown hash algorithm {self.algorithm!r}; known are {known}")
+        if len(self.hex) != length or not _HEX.issuperset(self.hex):
+            raise UsageError(f"{self.hex!r} is no {self.algorithm}: {length} hex digits expected")
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def weak(self) -> bool:
+        """True where a match does not prove the content (md5, sha1, xxh)."""
+        return self.algorithm in WEAK
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read `alg:hex`; without `alg:` it is a sha256.
+
+        Raises:
+            UsageError: unknown algorithm, or not the right number of hex digits.
+        """
+        algorithm, colon, value = text.strip().partition(":")
+        if not colon:
+            algorithm, value = "sha256", algorithm
+        return cls(algorithm.lower(), value.lower())
+
+
+def hasher(algorithm: str) -> Hasher:
+    """A new hasher for one of `HEX_LENGTH`'s algorithms."""
+    if algorithm.startswith("xxh"):
+        made: Hasher = getattr(xxhash, algorithm)()
+        return made
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+class Sums:
+    """All the hashes of one stream, updated together: sha256, xxh3_128 and what else is asked."""
+
+    def __init__(self, algorithms: Iterable[str] = ()) -> None:
+        wanted = dict.fromkeys(("sha256", "xxh3_128", *algorithms))
+        self._hashers = {algorithm: hasher(algorithm) for algorithm in wanted}
+        self._updates = [each.update for each in self._hashers.values()]
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the stream."""
+        for update in self._updates:
+            update(data)
+
+    def __getitem__(self, algorithm: str) -> str:
+        return self._hashers[algorithm].hexdigest()
+
+    def mismatch(self, expected: Iterable[Digest]) -> Digest | None:
+        """The first of `expected` that the bytes do not have, or None if all match."""
+        for digest in expected:
+            if self[digest.algorithm] != digest.hex:
+                return digest
+        return None
+
+
+def sums_of(path: str, algorithms: Iterable[str] = ()) -> Sums:
+    """The hashes of a whole file: sha256, xxh3_128 and what else is asked."""
+    sums = Sums(algorithms)
+    with open(path, "rb", buffering=0) as file:
+        buffer = memoryview(bytearray(_READ))
+        while count := file.readinto(buffer):
+            sums.update(buffer[:count])
+    return sums

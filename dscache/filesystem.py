@@ -1,0 +1,283 @@
+"""The one seam to the disk: every durable step of the program is a call of a function here.
+
+Crash tests fail each call in turn, so nothing else in the package creates, writes, renames, links,
+syncs or removes. Files are created with mode 0666 (0444 where they are final) and the umask
+decides, never with mkstemp's 0600. This module knows no layout and no format.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from dscache.errors import DscacheError, StorageError
+
+Parsed = TypeVar("Parsed")
+
+#: Errors that mean "this filesystem does not do that", as opposed to "it failed".
+UNSUPPORTED = frozenset(
+    {
+        errno.EXDEV,
+        errno.EPERM,
+        errno.EACCES,
+        errno.EMLINK,
+        errno.ENOSYS,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.EINVAL,
+        errno.ENOTTY,
+    }
+)
+READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+_WINDOWS = os.name == "nt"
+_LINUX = sys.platform.startswith("linux")
+_FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
+_COPY_CHUNK = 8 << 20
+_NANOSECONDS = 1_000_000_000
+# A file changed this recently may change again within one tick of its timestamp.
+_RACY = _NANOSECONDS // 20
+
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def create(path: str, *, final: bool = False) -> int:
+    """Create a file that must not exist and return its descriptor, open for reading and writing.
+
+    `final` makes it read-only for everybody from the start; the descriptor can still write.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o444 if final else 0o666)
+
+
+def open_for_update(path: str) -> int:
+    """Open an existing file for reading and writing."""
+    return os.open(path, os.O_RDWR | _BINARY)
+
+
+def write(fd: int, chunks: Sequence[bytes], offset: int) -> int:
+    """Write all of `chunks` one after the other at `offset`; return the bytes written."""
+    total = sum(map(len, chunks))
+    if len(chunks) == 1 or not hasattr(os, "pwritev"):
+        return _write_all(fd, memoryview(b"".join(chunks)), offset)
+    written = os.pwritev(fd, chunks, offset)
+    if written < total:
+        _write_all(fd, memoryview(b"".join(chunks))[written:], offset + written)
+    return total
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> int:
+    total = len(data)
+    os.lseek(fd, offset, os.SEEK_SET)
+    while data:
+        data = data[os.write(fd, data) :]
+    return total
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut the file to `size` bytes."""
+    os.ftruncate(fd, size)
+
+
+def seal(path: str) -> None:
+    """Take the write permission from everybody; the file must be our own."""
+    os.chmod(path, os.stat(path).st_mode & 0o555)
+
+
+def sync(fd: int) -> None:
+    """Bring the file's bytes to the disk."""
+    os.fsync(fd)
+
+
+def sync_path(path: str) -> None:
+    """Bring a file, or the entries of a folder, to the disk."""
+    if _WINDOWS and os.path.isdir(path):  # cannot be opened there; NTFS journals renames
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(source: str, target: str) -> None:
+    """Move `source` to `target` in one step, replacing a file that stands there."""
+    os.replace(source, target)
+
+
+def link(source: str, target: str) -> None:
+    """Give the file `source` a second name."""
+    os.link(source, target)
+
+
+def symlink(pointing_to: str, target: str) -> None:
+    """Make `target` a symbolic link."""
+    os.symlink(pointing_to, target)
+
+
+def unlink(path: str) -> None:
+    """Remove a file; that it is gone already is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if not _WINDOWS:
+            raise
+        os.chmod(path, 0o666)  # Windows refuses to delete what is read-only
+        os.unlink(path)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and its parents; that it exists is fine."""
+    os.makedirs(path, exist_ok=True)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder of our own with all it holds; that it is gone already is fine."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+
+
+def touch(path: str) -> None:
+    """Set the file's time to now, by the clock of its filesystem; not possible is fine."""
+    try:
+        os.utime(path)
+    except OSError as error:
+        if error.errno not in READ_ONLY and error.errno != errno.ENOENT:
+            raise
+
+
+def clone(source: str, target: str) -> None:
+    """Make `target` share the bytes of `source` until either is written to (reflink).
+
+    Raises:
+        OSError: with an errno in `UNSUPPORTED` where this filesystem cannot.
+    """
+    if not _LINUX:
+        raise OSError(errno.ENOTSUP, "reflinks are not supported here", target)
+    import fcntl
+
+    with open(source, "rb") as reader:
+        fd = create(target)
+        try:
+            fcntl.ioctl(fd, _FICLONE, reader.fileno())
+        except OSError:
+            unlink(target)
+            raise
+        finally:
+            os.close(fd)
+
+
+def copy(source: str, target: str) -> None:
+    """Copy the bytes of `source` into the new file `target`."""
+    with open(source, "rb") as reader:
+        fd = create(target)
+        try:
+            offset = 0
+            while chunk := reader.read(_COPY_CHUNK):
+                offset += write(fd, [chunk], offset)
+        except BaseException:
+            unlink(target)
+            raise
+        finally:
+            os.close(fd)
+
+
+def publish_bytes(data: bytes, target: str, *, durable: bool = False) -> None:
+    """Write a small file beside `target` and move it there: readers see all of it or none."""
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    try:
+        fd = create(temporary)
+    except FileNotFoundError:
+        make_folder(os.path.dirname(target))
+        fd = create(temporary)
+    try:
+        write(fd, [data], 0)
+        if durable:
+            sync(fd)
+    except BaseException:
+        unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    rename(temporary, target)
+    if durable:
+        sync_path(os.path.dirname(target))
+
+
+def read_small(path: str, limit: int) -> bytes:
+    """The whole content of a file of at most `limit` bytes.
+
+    Raises:
+        StorageError: the file is longer.
+    """
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StorageError(f"{path} is longer than {limit} bytes", path=path)
+    return data
+
+
+def parsed(path: str, parse: Callable[[str], Parsed]) -> Parsed | None:
+    """What `parse(path)` makes of the file, or None if there is none.
+
+    The result is remembered as long as the file's identity, size and time stay the same, so that a
+    process pays one stat for a file it has read before. `parse` must be a plain function.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if abs(time.time_ns() - found.st_mtime_ns) < _RACY:
+        return parse(path)
+    known: Parsed = _parsed(path, parse, found.st_mtime_ns, found.st_size, found.st_ino)
+    return known
+
+
+@lru_cache(maxsize=512)
+def _parsed(path: str, parse: Callable[[str], Any], *_identity: int) -> Any:
+    return parse(path)
+
+
+def free_space(path: str) -> int:
+    """Bytes that this user can still write on the filesystem of `path`."""
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def storage_errors(what: str, **facts: str | int) -> Iterator[None]:
+    """Translate what the operating system says of the disk into a `StorageError`, once."""
+    try:
+        yield
+    except DscacheError:  # some of them are OSErrors too
+        raise
+    except OSError as error:
+        raise storage_error(what, error, **facts) from error
+
+
+def storage_error(what: str, error: OSError, **facts: str | int) -> StorageError:
+    """The `StorageError` for one failure of the operating system, with what to do."""
+    hints = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again: "
+        "what has arrived is kept",
+        errno.EDQUOT: "the disk quota is used up; what has arrived is kept",
+        errno.EACCES: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
+        errno.EPERM: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
+        errno.EROFS: "the file system is read-only: set DSCACHE_DIR or --cache-dir to another",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    path = f" ({error.filename})" if error.filename else ""
+    return StorageError(
+        f"{what}: {reason}{path}", hint=hints.get(error.errno or 0, ""), errno=error.errno, **facts
+    )

@@ -1,0 +1,242 @@
+"""The nouns that registries speak of: references, artifacts, datasets; and the grammar of names.
+
+Pure values. Nothing here reads a file or knows where a dataset comes from; what a value of this
+module says about names and paths has been checked (`interface`: names and artifact paths).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dscache.digest import Digest
+from dscache.errors import InvalidFile, UnsafeError, UsageError
+
+RECIPES = frozenset({"tar", "zip", "gzip", "bzip2", "xz", "zstd", "auto"})
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_RESERVED = frozenset({"registry", "index", "blobs"})
+# Device names of Windows; a file of that name, with any extension, cannot be made there.
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{n}" for port in ("com", "lpt") for n in "0123456789\xb9\xb2\xb3"}
+)
+
+
+def is_name(text: str) -> bool:
+    """True for a well-formed name of a dataset or registry."""
+    return (
+        _NAME.fullmatch(text) is not None
+        and not text.endswith(".")
+        and text not in _RESERVED
+        and not _is_device(text)
+    )
+
+
+def is_version(text: str) -> bool:
+    """True for a well-formed version."""
+    return _VERSION.fullmatch(text) is not None and not text.endswith(".")
+
+
+def _is_device(part: str) -> bool:
+    return part.split(".", 1)[0].rstrip(" ").casefold() in _DEVICES
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`[registry/]name[@version]`, taken apart; None where a part was not given."""
+
+    name: str
+    registry: str | None = None
+    version: str | None = None
+
+    def __str__(self) -> str:
+        registry = f"{self.registry}/" if self.registry else ""
+        version = f"@{self.version}" if self.version else ""
+        return f"{registry}{self.name}{version}"
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def parse(cls, text: str) -> Reference:
+        """Take a reference apart.
+
+        Raises:
+            UsageError: it is not of the form `[registry/]name[@version]`.
+        """
+        rest, at, version = text.partition("@")
+        registry, slash, name = rest.rpartition("/")
+        if (
+            not is_name(name)
+            or (slash and not is_name(registry))
+            or (at and not is_version(version))
+        ):
+            raise UsageError(
+                f"{text!r} is not a dataset name",
+                hint="names look like 'mnist', 'mnist@1' or 'vision/mnist@1', in lower case",
+            )
+        return cls(name, registry or None, version or None)
+
+
+def check_path(path: str) -> None:
+    """Make sure that `path` can stand in a dataset on every platform.
+
+    Raises:
+        UnsafeError: it would lead out of the dataset's folder.
+        InvalidFile: it is empty, not in Unicode NFC, or holds a part that some platform refuses.
+    """
+    if path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", path):
+        raise UnsafeError(f"path {path!r} is absolute", path=path)
+    parts = path.split("/")
+    if ".." in parts or ".." in path.split("\\"):
+        raise UnsafeError(f"path {path!r} leads out of its folder", path=path)
+    if reason := _path_fault(path, parts):
+        raise InvalidFile(f"path {path!r} {reason}", path=path)
+
+
+def _path_fault(path: str, parts: list[str]) -> str:
+    if "\\" in path:
+        return "holds a backslash; parts are separated by '/'"
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in path):
+        return "holds a control character"
+    if not unicodedata.is_normalized("NFC", path):
+        return "is not in Unicode form NFC"
+    for part in parts:
+        if part in ("", "."):
+            return "has an empty part"
+        if _is_device(part):
+            return f"has the part {part!r}, a device name on Windows"
+        if len(part.encode()) > 255:
+            return f"has a part of {len(part.encode())} bytes; file systems take 255"
+    return ""
+
+
+def collisions(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Pairs of paths that one folder cannot hold: equal but for case, or a file used as a folder.
+
+    Yields (path, the other path) for each path that meets an earlier one.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        key = path.casefold()
+        if (other := files.get(key) or folders.get(key)) is not None:
+            yield path, other
+        files.setdefault(key, path)
+        while key := key.rpartition("/")[0]:
+            if key in files:
+                yield path, files[key]
+            if folders.setdefault(key, path) is not path:
+                break
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file of a dataset.
+
+    Attributes:
+        path: file name in the dataset, relative, '/' between parts.
+        hash: the identity the registry gives; None only for `retrieve(url, None)`.
+        size: bytes; None where nobody knows.
+        checksums: further hashes, which must match as well.
+        urls: absolute sources in order of preference.
+        manual: instructions for a person; empty where there are none.
+        unpack: recipe of the extraction; empty where the file is used as it is.
+        unpack_to: folder in the dataset for the members.
+    """
+
+    path: str
+    hash: Digest | None
+    size: int | None = None
+    checksums: tuple[Digest, ...] = ()
+    urls: tuple[str, ...] = ()
+    manual: str = ""
+    unpack: str = ""
+    unpack_to: str = ""
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Every hash that the bytes must have."""
+        return (self.hash, *self.checksums) if self.hash else self.checksums
+
+    @property
+    def identity(self) -> Digest | None:
+        """The best hash known: sha256, else another strong one, else what there is."""
+        return min(
+            self.digests,
+            key=lambda digest: (digest.algorithm != "sha256", digest.weak),
+            default=None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A list of artifacts too long for an entry: itself a file to fetch, one artifact a line."""
+
+    file: Artifact
+    base_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One version of a dataset, as a registry describes it.
+
+    Attributes:
+        registry: name under which the user knows the registry.
+        content: sha256 in hex over what the version holds; two entries with one value hold the
+            same files, whatever their texts say.
+        artifacts: the files; empty where `manifest` lists them.
+    """
+
+    registry: str
+    name: str
+    version: str
+    content: str
+    artifacts: tuple[Artifact, ...] = ()
+    manifest: Manifest | None = None
+    summary: str = ""
+    license: str = ""
+    homepage: str = ""
+    citation: str = ""
+    yanked: str = ""
+    base: str = ""
+
+    @property
+    def reference(self) -> Reference:
+        """The full name: registry, name and version."""
+        return Reference(self.name, self.registry, self.version)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all artifacts; None where one size is not known."""
+        if self.manifest:
+            return None
+        sizes = [artifact.size for artifact in self.artifacts]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def first_use(self) -> bool:
+        """True where the registry gives no strong hash for some file (trust on first use)."""
+        files = (self.manifest.file,) if self.manifest else self.artifacts
+        return any(not file.identity or file.identity.weak for file in files)
+
+
+def content_of(artifacts: Iterable[Artifact], manifest: Manifest | None = None) -> str:
+    """The content identity: sha256 over the sorted (path, hash, unpack, unpack_to).
+
+    A manifest stands for its lines by its own hash, so that a look-up need not read it.
+    """
+    if manifest:
+        rows = [["", str(manifest.file.hash), "manifest", ""]]
+    else:
+        rows = sorted(
+            [file.path, str(file.hash or file.urls), file.unpack, file.unpack_to]
+            for file in artifacts
+        )
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()

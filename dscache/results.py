@@ -1,0 +1,108 @@
+"""What the verbs answer with: frozen values that hold facts, for programs and for tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dscache.errors import DscacheError
+from dscache.model import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The outcome for one name of a fetch.
+
+    Attributes:
+        path: the file or folder; None where `error` says why there is none.
+        status: "cached" (it stood there), "linked" (the bytes were here under another name) or
+            "downloaded".
+        bytes_downloaded: bytes that crossed the network in this call.
+        bytes_resumed: bytes that earlier attempts had left.
+        size: bytes of what was asked for.
+        link: link mode used for `into`; empty without it.
+    """
+
+    name: str
+    version: str = ""
+    registry: str = ""
+    path: Path | None = None
+    status: str = ""
+    bytes_downloaded: int = 0
+    bytes_resumed: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    link: str = ""
+    error: DscacheError | None = None
+
+    def unwrap(self) -> Path:
+        """The path; raises the error where there is none."""
+        if self.error is not None:
+            raise self.error
+        if self.path is None:
+            raise RuntimeError("a fetch has a path or an error")
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """One dataset in the cache. `last_used` is in seconds since 1970."""
+
+    name: str
+    version: str
+    registry: str
+    bytes: int
+    last_used: float
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """One dataset that a registry offers. `size` is None where the registry does not know it."""
+
+    name: str
+    version: str
+    registry: str
+    size: int | None
+    summary: str
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """All that is known of one dataset. `path` is None where it is not completely cached."""
+
+    dataset: Dataset
+    versions: tuple[str, ...]
+    registry_url: str
+    also_in: tuple[str, ...]
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUsage:
+    """What one cached dataset takes. `shared_bytes` of its bytes belong to others as well."""
+
+    name: str
+    version: str
+    registry: str
+    bytes: int
+    shared_bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the cache takes.
+
+    Attributes:
+        bytes: bytes of all blobs on disk.
+        blobs: their number.
+        saved_bytes: what the datasets would take on top if nothing were shared.
+    """
+
+    root: str
+    bytes: int
+    blobs: int
+    saved_bytes: int
+    datasets: tuple[DatasetUsage, ...]

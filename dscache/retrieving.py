@@ -1,0 +1,57 @@
+"""Retrieving: one file by its URL becomes a dataset of the registry `urls`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import urllib.parse
+
+from dscache.digest import Digest
+from dscache.errors import UsageError
+from dscache.events import Emit, Notice
+from dscache.fetching import Wish
+from dscache.model import RECIPES, Artifact, Dataset, check_path, content_of
+from dscache.urls import redacted
+
+REGISTRY = "urls"
+_SCHEMES = ("https", "http", "ftp", "sftp", "doi", "file")
+
+
+def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, emit: Emit) -> Wish:
+    """What to fetch for a URL.
+
+    The dataset is named after the file and its digest; without a hash after the URL, so that the
+    same URL is found again.
+
+    Raises:
+        UsageError: URL, hash, file name or recipe is malformed.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if not parts.scheme and os.path.exists(url):
+        url = f"file://{urllib.parse.quote(os.path.abspath(url))}"
+        parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise UsageError(f"{url!r} is no URL that can be fetched ({', '.join(_SCHEMES)})")
+    if unpack and unpack not in RECIPES:
+        raise UsageError(f"unknown recipe {unpack!r}; known are {', '.join(sorted(RECIPES))}")
+    digest = Digest.parse(known_hash) if known_hash else None
+    if digest is None:
+        emit(Notice(f"{redacted(url)} is fetched without a known hash: nothing proves its bytes"))
+    path = fname or urllib.parse.unquote(parts.path).rstrip("/").rpartition("/")[2] or "download"
+    check_path(path)
+    artifact = Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)
+    dataset = Dataset(
+        registry=REGISTRY,
+        name=_name(path, digest, url),
+        version="1",
+        content=content_of([artifact]),
+        artifacts=(artifact,),
+    )
+    return Wish(dataset.name, dataset)
+
+
+def _name(path: str, digest: Digest | None, url: str) -> str:
+    unique = digest.hex if digest else hashlib.sha256(url.encode()).hexdigest()
+    stem = re.sub(r"[^a-z0-9._-]+", "-", path.lower()).strip("-._")[:80]
+    return f"{stem or 'file'}-{unique[:8]}"

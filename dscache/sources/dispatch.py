@@ -1,0 +1,94 @@
+"""All sources of a call as one: the protocol of a URL decides which of them serves it.
+
+Also applies the user's `[rewrite]` table, so that errors and records speak of the original URL and
+only requests go elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dscache.events import Emit, Notice
+from dscache.settings import Settings, environment_variable
+from dscache.sources.credentials import Credentials
+from dscache.sources.exchange import Exchange, Request, Source
+from dscache.sources.file import Files
+from dscache.sources.pooch import PoochDownloads
+
+if TYPE_CHECKING:
+    from dscache.sources.http import Http
+
+
+class Sources:
+    """The sources of one call; each is made when it is first needed.
+
+    Args:
+        folder: where downloads that must be files first may be put.
+    """
+
+    def __init__(self, settings: Settings, folder: str, emit: Emit) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._emit = emit
+        self._files = Files()
+        self._active: list[tuple[Exchange, Source]] = []
+
+    def start(self, request: Request) -> Exchange:
+        """Send a request to the source that serves its URL."""
+        url = rewritten(request.url, self._settings.rewrite)
+        source = self._source(url)
+        exchange = source.start(replace(request, url=url))
+        self._active.append((exchange, source))
+        return exchange
+
+    def wait(self, seconds: float) -> None:
+        """Let exchanges go on until something has happened, at most that long."""
+        self._active = [each for each in self._active if not each[0].done]
+        busy = {id(source): source for _, source in self._active}
+        if not busy:
+            time.sleep(seconds)
+        for source in busy.values():
+            source.wait(0.0 if self._files in busy.values() else seconds / len(busy))
+
+    def close(self) -> None:
+        """Close all connections."""
+        if "_http" in self.__dict__:
+            self._http.close()
+
+    def _source(self, url: str) -> Source:
+        scheme = url.partition(":")[0].lower()
+        if scheme == "file":
+            return self._files
+        return self._http if scheme in ("http", "https") else self._pooch
+
+    @cached_property
+    def _pooch(self) -> PoochDownloads:
+        return PoochDownloads(self._folder)
+
+    @cached_property
+    def _http(self) -> Http | PoochDownloads:
+        try:
+            from dscache.sources.http import Http, Options
+        except ImportError as error:
+            self._emit(
+                Notice(f"downloading with one stream and without resume: no pycurl ({error})")
+            )
+            return self._pooch
+        settings = self._settings
+        options = Options(
+            connect_timeout=settings.connect_timeout,
+            stall_timeout=settings.stall_timeout,
+            ca_bundle=settings.ca_bundle,
+            credentials=Credentials(settings.auth, environment_variable),
+        )
+        return Http(options, settings.jobs)
+
+
+def rewritten(url: str, table: Mapping[str, str]) -> str:
+    """The URL after the user's table of prefixes; the longest prefix wins."""
+    prefix = max((each for each in table if url.startswith(each)), key=len, default=None)
+    return url if prefix is None else table[prefix] + url[len(prefix) :]

@@ -1,0 +1,95 @@
+"""The protocol between the transfer engine and the sources of bytes.
+
+A source is asked for a file from some offset on and answers with an exchange, which hands out what
+has arrived since the last look. The engine sees heads, bytes and failures; it never sees a status
+line, a header or a redirect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish for the bytes of `url` from `start` on.
+
+    Attributes:
+        validator: strong ETag or Last-Modified under which the first `start` bytes were sent; the
+            rest is wanted only if it still holds. With `start` 0: the ETag of what is known, which
+            is not wanted again; a failure with status 304 says that it still holds.
+    """
+
+    url: str
+    start: int = 0
+    validator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a source says before the bytes.
+
+    Attributes:
+        start: offset of the first byte that will come; 0 where the offset was not honoured.
+        total: size of the whole file; None where it is not announced.
+        validator: strong ETag, else Last-Modified; empty if none.
+        media_type: as announced, without parameters.
+        encoding: content encoding that nobody asked for; empty if none.
+    """
+
+    start: int = 0
+    total: int | None = None
+    validator: str = ""
+    media_type: str = ""
+    encoding: str = ""
+
+
+class Trouble(Enum):
+    """Kinds of failure, by what can be done about them."""
+
+    CONNECTION = "connection"  # broken, refused, stalled: the same request may work
+    BUSY = "busy"  # the server asks to come back later
+    REFUSED = "refused"  # the server will not serve this: another mirror may
+    RANGE = "range"  # the offset does not fit: begin again from zero
+    WRONG = "wrong"  # bytes came, but not the right ones
+    SHORT = "short"  # the server's file is shorter than it should be
+    UNSAFE = "unsafe"  # following would weaken the connection
+    UNUSABLE = "unusable"  # bad certificate, malformed URL, unknown protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an exchange ended without all its bytes. `retry_after` is in seconds."""
+
+    trouble: Trouble
+    reason: str
+    status: int | None = None
+    retry_after: float | None = None
+
+
+class Exchange(Protocol):
+    """One request under way."""
+
+    head: Head | None
+    failure: Failure | None
+    done: bool
+
+    def take(self) -> list[bytes]:
+        """The bytes that arrived since the last call; none before `head` is known."""
+
+    def cancel(self) -> None:
+        """Stop; nothing more will come. Fine on an exchange that is done."""
+
+
+class Source(Protocol):
+    """Starts exchanges and lets them go on."""
+
+    def start(self, request: Request) -> Exchange: ...
+
+    def wait(self, seconds: float) -> None:
+        """Let exchanges go on until something has happened, at most that long."""
+
+    def close(self) -> None:
+        """Give everything back."""

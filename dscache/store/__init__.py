@@ -1,0 +1,116 @@
+"""The store: owner of the cache root.
+
+Blobs, parts, records and locks each have their module; this one opens a root and holds them
+together. It knows nothing of registries, networks or the names people use outside records.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dscache import filesystem
+from dscache.errors import StorageError
+from dscache.store.blobs import SMALL, Blob, Blobs
+from dscache.store.layout import CACHEDIR_TAG, FORMAT, Layout, key_of
+from dscache.store.owner import this_boot
+from dscache.store.parts import Part, Parts
+from dscache.store.records import File, Record, Records
+
+if TYPE_CHECKING:
+    from dscache.store.locks import Locks
+
+__all__ = ["SMALL", "Blob", "File", "Layout", "Part", "Record", "Store", "key_of"]
+
+
+class Store:
+    """One cache root.
+
+    With `durability="sync"`, and wherever the running boot cannot be named, bytes are synced before
+    they are published.
+
+    Raises:
+        StorageError: the root was written by a newer version of dscache.
+    """
+
+    def __init__(self, root: str, *, durability: str = "lazy", lock_timeout: float = 3600) -> None:
+        self.layout = Layout(root)
+        self.durable = durability == "sync" or this_boot() is None
+        self.blobs = Blobs(self.layout, durable=self.durable)
+        self.records = Records(self.layout, durable=self.durable)
+        self._lock_timeout = lock_timeout
+        self._check_version()
+
+    @cached_property
+    def locks(self) -> Locks:
+        """The locks of this root; made on first use, since a hit needs none."""
+        from dscache.store.locks import Locks
+
+        return Locks(self.layout, self._lock_timeout)
+
+    def parts(self) -> Parts:
+        """The parts, with what earlier attempts left looked up anew."""
+        return Parts(self.layout)
+
+    def prepare(self) -> None:
+        """Make sure that the root can be written to.
+
+        Raises:
+            StorageError: it cannot, and why.
+        """
+        with filesystem.storage_errors(f"the cache folder {self.layout.root} cannot be used"):
+            filesystem.make_folder(self.layout.parts)
+            if not os.path.exists(self.layout.version):
+                filesystem.publish_bytes(CACHEDIR_TAG.encode(), self.layout.tag)
+                filesystem.publish_bytes(f"{FORMAT}\n".encode(), self.layout.version)
+            if not os.access(self.layout.parts, os.W_OK):
+                raise PermissionError(13, "Permission denied", self.layout.parts)
+
+    @property
+    def is_writable(self) -> bool:
+        """False for a cache of others or on a read-only medium: it serves hits and nothing else."""
+        return os.access(self.layout.root, os.W_OK)
+
+    def sync(self, files: Iterable[File]) -> None:
+        """Bring the blobs of these files to the disk."""
+        for file in files:
+            self.blobs.sync(
+                Blob(file.sha256, file.size, file.xxh3_128, self.layout.blob(file.sha256))
+            )
+
+    def set_aside(self, name: str, data: bytes) -> str:
+        """Keep wrong bytes for a look; return where they are."""
+        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{name}"
+        filesystem.publish_bytes(data, path)
+        return path
+
+    def set_aside_file(self, name: str, source: str) -> str:
+        """Move a file of wrong bytes out of the way; return where it is."""
+        filesystem.make_folder(self.layout.quarantine)
+        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{name}"
+        filesystem.rename(source, path)
+        return path
+
+    def _check_version(self) -> None:
+        version = filesystem.parsed(self.layout.version, _read_version)
+        if version is not None and version > FORMAT:
+            raise StorageError(
+                f"the cache {self.layout.root} has format {version}; "
+                f"this version of dscache knows format {FORMAT}",
+                hint="use a newer dscache, or set DSCACHE_DIR to another folder",
+                root=self.layout.root,
+            )
+
+
+def _read_version(path: str) -> int:
+    text = filesystem.read_small(path, 64).decode("ascii", "replace").strip()
+    if not text.isdigit():
+        raise StorageError(
+            f"{path} should hold one integer, not {text!r}",
+            hint="if nothing else is wrong with the cache, write 1 into it",
+            path=path,
+        )
+    return int(text)

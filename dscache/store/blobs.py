@@ -1,0 +1,223 @@
+"""Blobs: verified, read-only files under their sha256, and the aliases and proofs beside them.
+
+Only this module makes a `Blob`, and a `Blob` is verified: nothing downstream checks again. Bytes
+become a blob by one rename after their hash was found right. Bytes found under blobs/ are believed
+without hashing only if a proof says that they were measured in the running boot, or were synced to
+the disk after they were measured (`durable`), and that file size and time are as they were then.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from dscache import filesystem
+from dscache.digest import Digest, Sums, sums_of
+from dscache.errors import IntegrityError, StorageError
+from dscache.store.layout import Layout
+from dscache.store.owner import Boot, this_boot
+
+#: Up to this size, in bytes, hashing again is cheaper than keeping a proof, a journal and a lock.
+SMALL = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A verified, immutable file: its sha256 and xxh3_128 in hex, size in bytes, and path."""
+
+    sha256: str
+    size: int
+    xxh3_128: str
+    path: str
+
+
+class _Proof(msgspec.Struct, frozen=True):
+    size: int
+    mtime_ns: int
+    xxh3_128: str
+    boot: Boot | None
+    durable: bool
+    format: int = 1
+
+
+class Blobs:
+    """The blobs of one cache root. With `durable` each is synced before it is published."""
+
+    def __init__(self, layout: Layout, *, durable: bool) -> None:
+        self._layout = layout
+        self._durable = durable
+
+    def find(self, digests: Iterable[Digest]) -> Blob | None:
+        """The blob that has all of `digests`, if it is here and its bytes can be believed.
+
+        Raises:
+            IntegrityError: the bytes match the identity but not another of the digests, so that
+                what asks for them contradicts itself.
+        """
+        wanted = tuple(digests)
+        sha256 = self._resolve(wanted)
+        if sha256 is None:
+            return None
+        blob = self._proven(sha256)
+        if blob is None:
+            return None
+        unproven = [each for each in wanted if not self._is_known(blob, each)]
+        if unproven:
+            self._check(blob, unproven)
+        return blob
+
+    def may_have(self, digest: Digest) -> bool:
+        """True if a file is there under that digest, believed or not."""
+        sha256 = self._resolve((digest,))
+        return sha256 is not None and os.path.exists(self._layout.blob(sha256))
+
+    def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
+        """Store bytes whose hashes the caller has computed and found right."""
+        sha256 = sums["sha256"]
+        temporary = self._layout.part("small", secrets.token_hex(8))
+        fd = filesystem.create(temporary, final=True)
+        try:
+            filesystem.write(fd, [data], 0)
+            if self._durable:
+                filesystem.sync(fd)
+        except BaseException:
+            filesystem.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+        return self._publish(temporary, Blob(sha256, len(data), sums["xxh3_128"], ""), known_as)
+
+    def publish_file(
+        self, path: str, size: int, sums: Sums, known_as: Iterable[Digest] = ()
+    ) -> Blob:
+        """Move a file of our own, whose hashes were found right, to its place."""
+        filesystem.seal(path)
+        if self._durable:
+            filesystem.sync_path(path)
+        return self._publish(path, Blob(sums["sha256"], size, sums["xxh3_128"], ""), known_as)
+
+    def sync(self, blob: Blob) -> None:
+        """Bring a blob that was verified to the disk."""
+        filesystem.sync_path(blob.path)
+        filesystem.sync_path(os.path.dirname(blob.path))
+        self._prove(blob, durable=True)
+
+    def verify(self, sha256: str, size: int, xxh3_128: str) -> Blob | None:
+        """The blob if its bytes still have that size and xxh3_128, else None."""
+        path = self._layout.blob(sha256)
+        try:
+            if os.stat(path).st_size != size:
+                return None
+            sums = sums_of(path)
+        except FileNotFoundError:
+            return None
+        if sums["xxh3_128"] != xxh3_128:
+            return None
+        return Blob(sha256, size, xxh3_128, path)
+
+    def _publish(self, source: str, found: Blob, known_as: Iterable[Digest]) -> Blob:
+        target = self._layout.blob(found.sha256)
+        blob = Blob(found.sha256, found.size, found.xxh3_128, target)
+        try:
+            filesystem.rename(source, target)
+        except FileNotFoundError:
+            filesystem.make_folder(os.path.dirname(target))
+            filesystem.rename(source, target)
+        if self._durable:
+            filesystem.sync_path(os.path.dirname(target))
+        if blob.size > SMALL:
+            self._prove(blob, durable=self._durable)
+        for digest in known_as:
+            self._remember(digest, blob)
+        return blob
+
+    def _resolve(self, digests: tuple[Digest, ...]) -> str | None:
+        """The sha256 of what is asked for. An entry that has one never trusts an alias."""
+        for digest in digests:
+            if digest.algorithm == "sha256":
+                return digest.hex
+        for digest in sorted(digests, key=lambda each: each.weak):
+            if (sha256 := self._alias(digest)) is not None:
+                return sha256
+        return None
+
+    def _proven(self, sha256: str) -> Blob | None:
+        path = self._layout.blob(sha256)
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return None
+        if found.st_size > SMALL:
+            proof = self._proof(sha256)
+            if proof and (proof.durable or (proof.boot and proof.boot == this_boot())):
+                if (proof.size, proof.mtime_ns) == (found.st_size, found.st_mtime_ns):
+                    return Blob(sha256, proof.size, proof.xxh3_128, path)
+        return self._rehash(sha256, path)
+
+    def _rehash(self, sha256: str, path: str) -> Blob | None:
+        sums = sums_of(path)
+        if sums["sha256"] != sha256:
+            self._set_aside(path)
+            return None
+        blob = Blob(sha256, os.stat(path).st_size, sums["xxh3_128"], path)
+        if blob.size > SMALL and os.access(self._layout.root, os.W_OK):
+            self.sync(blob)
+        return blob
+
+    def _set_aside(self, path: str) -> None:
+        """Move a file that is no longer what its name says out of the way."""
+        with filesystem.storage_errors(f"the damaged file {path} cannot be moved away"):
+            filesystem.make_folder(self._layout.quarantine)
+            token = secrets.token_hex(4)
+            filesystem.rename(path, f"{self._layout.quarantine}/blob.{token}")
+
+    def _is_known(self, blob: Blob, digest: Digest) -> bool:
+        if digest.algorithm == "sha256":
+            return digest.hex == blob.sha256
+        if digest.algorithm in ("xxh3_128", "xxh128"):  # two names of one function
+            return digest.hex == blob.xxh3_128
+        return self._alias(digest) == blob.sha256
+
+    def _check(self, blob: Blob, digests: list[Digest]) -> None:
+        sums = sums_of(blob.path, [each.algorithm for each in digests])
+        if wrong := sums.mismatch(digests):
+            raise IntegrityError(
+                f"the file with sha256 {blob.sha256} is here, but its {wrong.algorithm} is "
+                f"{sums[wrong.algorithm]}, not {wrong.hex}",
+                hint="the registry entry contradicts itself; tell its maintainer",
+                digest=f"sha256:{blob.sha256}",
+            )
+        for digest in digests:
+            self._remember(digest, blob)
+
+    def _alias(self, digest: Digest) -> str | None:
+        try:
+            text = filesystem.read_small(self._layout.alias(digest), 65).decode("ascii", "replace")
+            return Digest("sha256", text.strip()).hex
+        except (FileNotFoundError, StorageError, ValueError):
+            return None  # torn or tampered with: as good as none
+
+    def _remember(self, digest: Digest, blob: Blob) -> None:
+        if digest.algorithm != "sha256" and self._alias(digest) != blob.sha256:
+            path = self._layout.alias(digest)
+            filesystem.publish_bytes(f"{blob.sha256}\n".encode(), path, durable=self._durable)
+
+    def _proof(self, sha256: str) -> _Proof | None:
+        try:
+            data = filesystem.read_small(self._layout.proof(sha256), 4096)
+            return msgspec.json.decode(data, type=_Proof)
+        except (FileNotFoundError, StorageError, msgspec.MsgspecError):
+            return None  # no proof means that the bytes are hashed
+
+    def _prove(self, blob: Blob, *, durable: bool) -> None:
+        if blob.size <= SMALL:
+            return
+        proof = _Proof(
+            blob.size, os.stat(blob.path).st_mtime_ns, blob.xxh3_128, this_boot(), durable
+        )
+        path = self._layout.proof(blob.sha256)
+        filesystem.publish_bytes(msgspec.json.encode(proof), path, durable=self._durable)

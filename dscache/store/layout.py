@@ -1,0 +1,99 @@
+"""Where everything lies below the cache root. All path building of the store is in this module.
+
+    CACHEDIR.TAG                    tells backup programs to leave the cache out
+    VERSION                         one integer: the format of everything below
+    blobs/sha256/ab/cdef…           verified bytes, read-only, never changed
+    proofs/ab/cdef….json            for larger blobs: what was measured when, and in which boot
+    aliases/<algorithm>/ab/cdef…    another hash of a blob: its sha256 in hex and a newline
+    parts/<key>.<token>.part        bytes in progress, one file per attempt
+    parts/<key>.<token>.json        the journal of that attempt, written before its part
+    datasets/<registry>/<name>/<version>+<8 hex>/…      what fetch returns
+    records/<registry>/<name>@<version>+<8 hex>.json    a finished fetch; its time is the last use
+    registries/<key>/…              entries of remote registries, as last read
+    locks/<key>.lock                never removed; <key>.holder beside it says who has it
+    quarantine/…                    wrong bytes, kept for a look
+
+Human names appear only under datasets/ and records/, after the grammar of `model` let them pass.
+Everything else is short lower-case hex, safe on every filesystem.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from dscache.digest import Digest
+
+#: The number in VERSION. A change that older programs would misread raises it.
+FORMAT = 1
+
+CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This folder is a cache of datasets, made by dscache. See https://bford.info/cachedir/\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one cache root. Nothing here touches the disk."""
+
+    root: str
+
+    @property
+    def version(self) -> str:
+        return f"{self.root}/VERSION"
+
+    @property
+    def tag(self) -> str:
+        return f"{self.root}/CACHEDIR.TAG"
+
+    @property
+    def blobs(self) -> str:
+        return f"{self.root}/blobs/sha256"
+
+    @property
+    def parts(self) -> str:
+        return f"{self.root}/parts"
+
+    @property
+    def records(self) -> str:
+        return f"{self.root}/records"
+
+    @property
+    def quarantine(self) -> str:
+        return f"{self.root}/quarantine"
+
+    def blob(self, sha256: str) -> str:
+        return f"{self.root}/blobs/sha256/{sha256[:2]}/{sha256[2:]}"
+
+    def proof(self, sha256: str) -> str:
+        return f"{self.root}/proofs/{sha256[:2]}/{sha256[2:]}.json"
+
+    def alias(self, digest: Digest) -> str:
+        return f"{self.root}/aliases/{digest.algorithm}/{digest.hex[:2]}/{digest.hex[2:]}"
+
+    def part(self, key: str, token: str) -> str:
+        return f"{self.root}/parts/{key}.{token}.part"
+
+    def journal(self, key: str, token: str) -> str:
+        return f"{self.root}/parts/{key}.{token}.json"
+
+    def lock(self, key: str) -> str:
+        return f"{self.root}/locks/{key}.lock"
+
+    def holder(self, key: str) -> str:
+        return f"{self.root}/locks/{key}.holder"
+
+    def record(self, registry: str, name: str, version: str, content: str) -> str:
+        return f"{self.root}/records/{registry}/{name}@{version}+{content[:8]}.json"
+
+    def view(self, registry: str, name: str, version: str, content: str) -> str:
+        return f"{self.root}/datasets/{registry}/{name}/{version}+{content[:8]}"
+
+    def registry(self, url: str) -> str:
+        return f"{self.root}/registries/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
+def key_of(digest: Digest) -> str:
+    """The name of a digest in parts/ and locks/."""
+    return f"{digest.algorithm}-{digest.hex}"

@@ -1,0 +1,89 @@
+"""Who wrote something, and in which boot of which host: what proofs, parts and locks go by.
+
+A process is named by host, boot, pid namespace, pid and start time, since pids are used again and
+mean nothing in another container. Where these cannot be read the answer is "unknown", and callers
+take the safe way.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+
+import msgspec
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """One run of one kernel: while it lasts, what was written can be read back (page cache)."""
+
+    host: str
+    id: str
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """One process."""
+
+    boot: Boot | None
+    namespace: str
+    pid: int
+    start: str
+
+
+@lru_cache(maxsize=1)
+def this_boot() -> Boot | None:
+    """The running boot, or None where the platform does not name it."""
+    if sys.platform.startswith("linux"):
+        boot = _read("/proc/sys/kernel/random/boot_id")
+    elif sys.platform == "darwin":
+        called = ("sysctl", "-n", "kern.bootsessionuuid")
+        boot = subprocess.run(called, capture_output=True, text=True, check=False).stdout.strip()
+    else:
+        boot = ""
+    return Boot(platform.node(), boot) if boot else None
+
+
+def this_process() -> Owner:
+    """The running process; asked anew at each call, since a fork makes another one."""
+    return Owner(this_boot(), _namespace(), os.getpid(), _start(os.getpid()))
+
+
+def is_gone(owner: Owner) -> bool | None:
+    """True if that process has ended, False if it lives, None if it cannot be told from here."""
+    here = this_process()
+    if here.boot is None or owner.boot is None or owner.boot.host != here.boot.host:
+        return None
+    if owner.boot.id != here.boot.id:
+        return True
+    if owner.namespace != here.namespace:
+        return None
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return bool(owner.start) and _start(owner.pid) != owner.start
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, field 22 of /proc/<pid>/stat."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""

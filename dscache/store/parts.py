@@ -1,0 +1,237 @@
+"""Parts: bytes in progress. A part belongs to one attempt of one process, never to two.
+
+Beside each part lies its journal: whose it is, where the bytes come from, under which validator,
+and how many of them were synced. What a dead process left is adopted by rename; where it cannot be
+told whether the owner still lives (another host or container) the bytes are copied, so that no two
+writers ever share a file that may be published. Adopted bytes are no proof of anything: the hash
+over the whole file decides in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from dscache import filesystem
+from dscache.store.layout import Layout
+from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """What is known of a part.
+
+    Attributes:
+        owner: the process that writes; None once it has let go in good order.
+        boot: the boot in which the bytes were written.
+        synced: bytes from the start that survive a power cut.
+        url: where the bytes came from, without credentials.
+        validator: strong ETag, or Last-Modified, under which they were sent; empty if none.
+        total: size that the source announced; None if it did not.
+    """
+
+    owner: Owner | None
+    boot: Boot | None
+    synced: int = 0
+    url: str = ""
+    validator: str = ""
+    total: int | None = None
+    format: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A part that some earlier attempt left, with the number of its bytes that can be used."""
+
+    key: str
+    token: str
+    journal: Journal
+    usable: int
+
+
+class Part:
+    """One growing file, written from its start; `size` bytes of it are here."""
+
+    def __init__(self, layout: Layout, key: str, journal: Journal) -> None:
+        self._layout = layout
+        self.key = key
+        self.token = secrets.token_hex(8)
+        self.path = layout.part(key, self.token)
+        self.size = 0
+        self.journal = journal
+        self._journal_path = layout.journal(key, self.token)
+        self.fd = -1
+
+    def note(self, *, url: str, validator: str, total: int | None) -> None:
+        """Remember where the bytes come from; written down only when it changes."""
+        journal = msgspec.structs.replace(self.journal, url=url, validator=validator, total=total)
+        if journal != self.journal:
+            self._write_journal(journal)
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append bytes."""
+        self.size += filesystem.write(self.fd, chunks, self.size)
+
+    def restart(self) -> None:
+        """Throw the bytes away and begin again."""
+        filesystem.truncate(self.fd, 0)
+        self.size = 0
+        self._write_journal(msgspec.structs.replace(self.journal, synced=0, validator=""))
+
+    def rewrite(self, chunks: Iterable[bytes]) -> None:
+        """Replace the bytes by `chunks`, which may be made from them as they are read."""
+        made = f"{self.path}.new"
+        fd = filesystem.create(made)
+        size = 0
+        try:
+            for chunk in chunks:
+                size += filesystem.write(fd, [chunk], size)
+            filesystem.rename(made, self.path)
+        except BaseException:
+            os.close(fd)
+            filesystem.unlink(made)
+            raise
+        self.close()
+        self.fd, self.size = fd, size
+
+    def sync(self) -> int:
+        """Bring what is here to the disk; return how many bytes that were."""
+        size = self.size
+        filesystem.sync(self.fd)
+        return size
+
+    def note_synced(self, size: int) -> None:
+        """Write down that the first `size` bytes survive a power cut."""
+        self._write_journal(msgspec.structs.replace(self.journal, synced=size))
+
+    def keep(self) -> None:
+        """Let go; whoever comes next may take the bytes over."""
+        self.close()
+        if self.size:
+            self._write_journal(msgspec.structs.replace(self.journal, owner=None))
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the part and its journal."""
+        self.close()
+        filesystem.unlink(self.path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the journal of a part that was published."""
+        filesystem.unlink(self._journal_path)
+
+    def close(self) -> None:
+        """Close the file; doing it twice is fine."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _write_journal(self, journal: Journal) -> None:
+        self.journal = journal
+        filesystem.publish_bytes(msgspec.json.encode(journal), self._journal_path)
+
+    def _create(self) -> None:
+        self._write_journal(self.journal)
+        self.fd = filesystem.create(self.path)
+
+    def _adopt(self, orphan: Orphan) -> bool:
+        """Take over what `orphan` left. False if somebody was faster."""
+        source = self._layout.part(orphan.key, orphan.token)
+        self._write_journal(self.journal)
+        try:
+            if _is_free(orphan, source):
+                filesystem.rename(source, self.path)
+                filesystem.unlink(self._layout.journal(orphan.key, orphan.token))
+            else:
+                _take_copy(source, self.path)
+        except FileNotFoundError:
+            self.forget()
+            return False
+        self.fd = filesystem.open_for_update(self.path)
+        self.size = min(orphan.usable, os.fstat(self.fd).st_size)
+        filesystem.truncate(self.fd, self.size)
+        return True
+
+
+class Parts:
+    """The parts of one cache root. What earlier attempts left is looked up once per instance."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._found: dict[str, list[Orphan]] | None = None
+
+    def begin(self, key: str, size: int | None) -> Part:
+        """A part for `key`, holding what an earlier attempt left if that can be used.
+
+        `size` is the expected size of the whole; a longer orphan is not taken.
+        """
+        owner = this_process()
+        for orphan in self._orphans(key):
+            if size is None or orphan.usable <= size:
+                journal = msgspec.structs.replace(
+                    orphan.journal, owner=owner, boot=this_boot(), synced=0
+                )
+                part = Part(self._layout, key, journal)
+                if part._adopt(orphan):
+                    return part
+        part = Part(self._layout, key, Journal(owner, this_boot()))
+        part._create()
+        return part
+
+    def kept(self, key: str) -> int:
+        """Bytes that an earlier attempt at `key` left for use."""
+        return max((orphan.usable for orphan in self._all().get(key, ())), default=0)
+
+    def _orphans(self, key: str) -> list[Orphan]:
+        """What can be taken over for `key`, the longest first."""
+        return sorted(self._all().pop(key, []), key=lambda orphan: -orphan.usable)
+
+    def _all(self) -> dict[str, list[Orphan]]:
+        if self._found is None:
+            self._found = {}
+            for orphan in self._scan():
+                self._found.setdefault(orphan.key, []).append(orphan)
+        return self._found
+
+    def _scan(self) -> list[Orphan]:
+        found: list[Orphan] = []
+        with os.scandir(self._layout.parts) as entries:
+            for entry in entries:
+                key, _, rest = entry.name.partition(".")
+                token, _, suffix = rest.partition(".")
+                if suffix == "part" and key != "small" and (orphan := self._orphan(key, token)):
+                    found.append(orphan)
+        return found
+
+    def _orphan(self, key: str, token: str) -> Orphan | None:
+        try:
+            data = filesystem.read_small(self._layout.journal(key, token), 64 << 10)
+            journal = msgspec.json.decode(data, type=Journal)
+            length = os.stat(self._layout.part(key, token)).st_size
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None  # just taken over by another process, or torn: left to pruning
+        if journal.owner and is_gone(journal.owner) is False:
+            return None
+        usable = length if journal.boot == this_boot() else min(length, journal.synced)
+        return Orphan(key, token, journal, usable) if usable else None
+
+
+def _is_free(orphan: Orphan, path: str) -> bool:
+    """True if nobody can be writing to it and the file is ours to make read-only later."""
+    owner = orphan.journal.owner
+    own = not hasattr(os, "geteuid") or os.stat(path).st_uid == os.geteuid()
+    return own and (owner is None or is_gone(owner) is True)
+
+
+def _take_copy(source: str, target: str) -> None:
+    try:
+        filesystem.clone(source, target)
+    except OSError as error:
+        if error.errno not in filesystem.UNSUPPORTED:
+            raise
+        filesystem.copy(source, target)

@@ -1,0 +1,139 @@
+"""Records: what a finished fetch wrote down. A record is the commit point of a fetch.
+
+It names every file with sha256, size and xxh3_128, and the boot in which the bytes were written;
+`durable` says that they were synced afterwards. The time of the record's file is the last use of
+the dataset, kept to the minute by the clock of the cache's own filesystem.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from dscache import filesystem
+from dscache.errors import StorageError
+from dscache.model import Dataset
+from dscache.store.layout import Layout
+from dscache.store.owner import Boot, this_boot
+
+_MAX_FILE = 1 << 30
+#: A use is written down if the last one is older than this, in seconds.
+_USE_RESOLUTION = 60
+
+
+class File(msgspec.Struct, frozen=True, array_like=True):
+    """One file of a recorded dataset."""
+
+    path: str
+    sha256: str
+    size: int
+    xxh3_128: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A finished fetch.
+
+    Attributes:
+        complete: every file of the dataset is here, not only a selection.
+        boot: where and when the bytes were written; None counts as another boot.
+        durable: the bytes were synced after they were written.
+        first_use: the registry gave no strong hash; the sha256 was found at the first download.
+    """
+
+    registry: str
+    name: str
+    version: str
+    content: str
+    complete: bool
+    files: tuple[File, ...]
+    boot: Boot | None
+    durable: bool
+    created: str
+    summary: str = ""
+    url: str = ""
+    first_use: bool = False
+    format: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def proven(self) -> bool:
+        """True if the bytes can be believed as they are (design: nothing torn is trusted)."""
+        return self.durable or (self.boot is not None and self.boot == this_boot())
+
+
+class Records:
+    """The records of one cache root."""
+
+    def __init__(self, layout: Layout, *, durable: bool) -> None:
+        self._layout = layout
+        self._durable = durable
+
+    def path(self, dataset: Dataset) -> str:
+        """Where the record of that content of a dataset lies, or would lie."""
+        return self._layout.record(dataset.registry, dataset.name, dataset.version, dataset.content)
+
+    def get(self, dataset: Dataset) -> Record | None:
+        """The record of exactly this content, or None. One that cannot be read counts as none."""
+        try:
+            record = filesystem.parsed(self.path(dataset), _read)
+        except (StorageError, msgspec.MsgspecError):
+            return None
+        return record if record and record.content == dataset.content else None
+
+    def put(self, record: Record) -> None:
+        """Write a record, replacing an earlier one of the same content."""
+        path = self._layout.record(record.registry, record.name, record.version, record.content)
+        filesystem.publish_bytes(msgspec.json.encode(record), path, durable=self._durable)
+
+    def use(self, dataset: Dataset) -> None:
+        """Note that a dataset was used now. On a cache that cannot be written, nothing happens."""
+        path = self.path(dataset)
+        if abs(time.time() - os.stat(path).st_mtime) > _USE_RESOLUTION:
+            filesystem.touch(path)
+
+    def last_used(self, record: Record) -> float:
+        """When a dataset was last used, in seconds since 1970."""
+        path = self._layout.record(record.registry, record.name, record.version, record.content)
+        return os.stat(path).st_mtime
+
+    def all(self) -> Iterator[Record]:
+        """Every record that can be read, sorted by registry and name."""
+        for path in self._paths():
+            try:
+                record = filesystem.parsed(path, _read)
+            except (StorageError, msgspec.MsgspecError):
+                continue
+            if record:
+                yield record
+
+    def contents(self, dataset: Dataset) -> set[str]:
+        """The first 8 hex digits of every content recorded for that version of the dataset."""
+        folder, _, name = self.path(dataset).rpartition("/")
+        start = name[: -len(f"{dataset.content[:8]}.json")]
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return set()
+        return {each[len(start) : -len(".json")] for each in names if each.startswith(start)}
+
+    def _paths(self) -> Iterator[str]:
+        try:
+            registries = sorted(os.listdir(self._layout.records))
+        except FileNotFoundError:
+            return
+        for registry in registries:
+            folder = f"{self._layout.records}/{registry}"
+            yield from (
+                f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")
+            )
+
+
+def _read(path: str) -> Record:
+    return msgspec.json.decode(filesystem.read_small(path, _MAX_FILE), type=Record)

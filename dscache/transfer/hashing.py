@@ -1,0 +1,101 @@
+"""Hashing that trails a growing file: the bytes are read back while they are in the page cache.
+
+One file hashes in one thread at a time; several files hash side by side. The network thread only
+says how far the file has grown.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+
+from dscache.digest import Sums
+
+#: Begin only when this many bytes are there, so that threads do not change hands all the time.
+_STEP = 4 << 20
+_READ = 1 << 20
+
+
+class Trail:
+    """The hashes of one growing file."""
+
+    def __init__(self, path: str, algorithms: Iterable[str], executor: Executor) -> None:
+        self._path = path
+        self._algorithms = tuple(algorithms)
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._sums = Sums(self._algorithms)
+        self._hashed = 0
+        self._grown = 0
+        self._complete = False
+        self._stopped = False
+        self._running: Future[None] | None = None
+
+    def grow(self, size: int) -> None:
+        """The first `size` bytes of the file are final."""
+        with self._lock:
+            self._grown = size
+            self._wake()
+
+    def complete(self) -> None:
+        """The file will not grow any more; the rest is hashed, however short."""
+        with self._lock:
+            self._complete = True
+            self._wake()
+
+    @property
+    def done(self) -> bool:
+        """True when every byte of a complete file is hashed."""
+        with self._lock:
+            return self._complete and self._running is None
+
+    @property
+    def sums(self) -> Sums:
+        """The hashes of a file that is `done`.
+
+        Raises:
+            OSError: the file could not be read back.
+        """
+        return self._sums
+
+    def stop(self) -> None:
+        """Hash no further and wait until the thread has let go of the file."""
+        with self._lock:
+            self._stopped, running = True, self._running
+        if running is not None:
+            running.result()
+
+    def restarted(self) -> Trail:
+        """A trail for the same file from its start."""
+        self.stop()
+        return Trail(self._path, self._algorithms, self._executor)
+
+    def _wake(self) -> None:
+        if self._running is None and self._has_work():
+            self._running = self._executor.submit(self._run)
+
+    def _has_work(self) -> bool:
+        left = self._grown - self._hashed
+        return not self._stopped and (left >= _STEP or (self._complete and left > 0))
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(_READ))
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(self._hashed)
+            while True:
+                with self._lock:
+                    if not self._has_work():
+                        self._running = None
+                        return
+                    target = self._grown
+                self._hash(file.fileno(), buffer, target)
+
+    def _hash(self, fd: int, buffer: memoryview, target: int) -> None:
+        while self._hashed < target and not self._stopped:
+            count = os.readv(fd, [buffer[: target - self._hashed]])
+            if not count:
+                raise OSError(f"{self._path} became shorter while it was hashed")
+            self._sums.update(buffer[:count])
+            self._hashed += count

@@ -1,0 +1,155 @@
+"""Where the bytes of a download go: memory for what is small, a part for the rest.
+
+Both compute all hashes on the way, so that no byte is read a second time after it has arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Protocol
+
+from dscache.digest import Sums
+from dscache.store.parts import Part
+from dscache.transfer.hashing import Trail
+
+_READ = 1 << 20
+
+
+class Sink(Protocol):
+    """Takes bytes in order."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes are here."""
+
+    def write(self, chunks: list[bytes]) -> None: ...
+
+    def restart(self) -> None:
+        """Forget all bytes."""
+
+    def sums(self) -> Sums | None:
+        """The hashes of all bytes; None as long as they are being computed."""
+
+    def first_bytes(self, count: int) -> bytes: ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes, a piece at a time."""
+
+    def rewrite(self, chunks: Iterator[bytes]) -> None:
+        """Replace the bytes by `chunks`, which may be made from them."""
+
+    def keep(self) -> None:
+        """Let go, leaving for a later attempt what is worth it."""
+
+
+class Memory:
+    """Holds the bytes of one small file."""
+
+    def __init__(self, algorithms: Iterable[str]) -> None:
+        self._size = 0
+        self._algorithms = tuple(algorithms)
+        self._chunks: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def data(self) -> bytes:
+        """All bytes so far."""
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    def write(self, chunks: list[bytes]) -> None:
+        self._chunks += chunks
+        self._size += sum(map(len, chunks))
+
+    def restart(self) -> None:
+        self._chunks = []
+        self._size = 0
+
+    def sums(self) -> Sums | None:
+        sums = Sums(self._algorithms)
+        sums.update(self.data)
+        return sums
+
+    def first_bytes(self, count: int) -> bytes:
+        return self.data[:count]
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.data
+
+    def rewrite(self, chunks: Iterator[bytes]) -> None:
+        made = list(chunks)
+        self.restart()
+        self.write(made)
+
+    def keep(self) -> None:
+        self.restart()
+
+
+class Trailed:
+    """Writes a part and hashes behind it."""
+
+    def __init__(self, part: Part, algorithms: Iterable[str], executor: Executor) -> None:
+        self.part = part
+        self._executor = executor
+        self._trail = Trail(part.path, algorithms, executor)
+        self._trail.grow(part.size)
+        self._syncing: Future[int] | None = None
+
+    @property
+    def size(self) -> int:
+        return self.part.size
+
+    def write(self, chunks: list[bytes]) -> None:
+        self.part.write(chunks)
+        self._trail.grow(self.part.size)
+
+    def restart(self) -> None:
+        self._end_sync()
+        self._trail = self._trail.restarted()
+        self.part.restart()
+
+    def sums(self) -> Sums | None:
+        self._trail.complete()
+        return self._trail.sums if self._trail.done else None
+
+    def first_bytes(self, count: int) -> bytes:
+        with open(self.part.path, "rb") as file:
+            return file.read(count)
+
+    def chunks(self) -> Iterator[bytes]:
+        with open(self.part.path, "rb") as file:
+            while chunk := file.read(_READ):
+                yield chunk
+
+    def rewrite(self, chunks: Iterator[bytes]) -> None:
+        self._end_sync()
+        self._trail = self._trail.restarted()
+        self.part.rewrite(chunks)
+        self._trail.grow(self.part.size)
+
+    def keep(self) -> None:
+        self.release()
+        self.part.keep()
+
+    def release(self) -> None:
+        """Stop all work on the part, so that it can be published, removed or left."""
+        self._end_sync()
+        self._trail.stop()
+        self.part.close()
+
+    def secure(self) -> None:
+        """Bring what is here to the disk in the background and note it in the journal."""
+        if self._syncing is None:
+            self._syncing = self._executor.submit(self.part.sync)
+        elif self._syncing.done():
+            self._end_sync()
+
+    def _end_sync(self) -> None:
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            self.part.note_synced(syncing.result())
