@@ -1,0 +1,83 @@
+"""The command line: a thin face of the library's public names.
+
+stdout is data, stderr is talk. One place, `main`, maps errors to exit codes. Only this package
+knows click and rich; commands are imported when they are called, so that `dscache path` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+import dscache
+from dscache.cli import say
+from dscache.errors import DscacheError
+
+_COMMANDS = {
+    "fetch": "datasets",
+    "retrieve": "datasets",
+    "path": "datasets",
+    "import": "datasets",
+    "list": "listing",
+    "search": "listing",
+    "info": "listing",
+    "usage": "listing",
+    "config": "listing",
+    "registry": "registries",
+}
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+class _Commands(click.Group):
+    """Finds each command in its module when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"dscache.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = module.COMMANDS[cmd_name]
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(dscache.__version__, prog_name="dscache")
+def cli() -> None:
+    """One verified copy of every dataset per machine."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM; not an `Exception`, so that nothing on the way takes it for an error."""
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    as_json = "--json" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)
+    except DscacheError as error:
+        say.failure(error, as_json=as_json)
+        code = error.code
+    except click.ClickException as error:
+        code = say.wrong_usage(error, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        code = say.stopped("interrupted", _INTERRUPTED, as_json=as_json)
+    except _Terminated:
+        code = say.stopped("terminated", _TERMINATED, as_json=as_json)
+    except BrokenPipeError:
+        # The reader of our output has gone; keep Python from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated

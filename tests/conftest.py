@@ -1,0 +1,38 @@
+"""Every test has a home of its own: cache, configuration and working folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_KEPT_OUT = (
+    "DSCACHE_REGISTRIES",
+    "DSCACHE_OFFLINE",
+    "DSCACHE_JOBS",
+    "DSCACHE_REMOTE",
+    "DSCACHE_KEYS",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for one test, in which its cache and configuration are, and where it stands."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in _KEPT_OUT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("DSCACHE_DIR", str(folder / "cache"))
+    monkeypatch.setenv("DSCACHE_CONFIG", str(folder / "config.toml"))
+    monkeypatch.chdir(folder)
+    return folder
