@@ -1,7 +1,8 @@
 """The cache: the verbs of the library on one cache folder.
 
-Every verb reads as the steps it takes; the work is done by the modules named in them. A `Cache`
-holds no connection, thread or open file between calls.
+Every verb reads as the steps it takes; the work is done by the modules named in them. Those that a
+hit does not need are imported where they are called, since importing is most of what a warm
+`dscache path` costs. A `Cache` holds no connection, thread or open file between calls.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from dscache import catalog, fetching, importing, retrieving, settings
+from dscache import settings
 from dscache.call import Call, folder_of
 from dscache.errors import DscacheError, NotCached
 from dscache.events import Emit, to_log
-from dscache.fetching import Wish
+from dscache.fetching import fetch
+from dscache.hits import Wish, hit
 from dscache.model import Reference
 from dscache.results import Available, Cached, Fetched, Info, Usage
 from dscache.settings import Settings
@@ -107,8 +109,8 @@ class Cache:
         if into is not None:
             target = Target(folder_of(into), link or "auto", force)
         with self._call(options) as call:
-            wish = Wish(name, call.lookup.find(Reference.parse(name)), _patterns(files))
-            return fetching.fetch(call, [wish], target)[wish].unwrap()
+            wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
+            return fetch(call, [wish], target)[wish].unwrap()
 
     def fetch_many(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> dict[str, Path]:
         """`fetch` for several datasets through one pool of connections.
@@ -169,11 +171,13 @@ class Cache:
         """As `retrieve`, with all there is to say; an error stands in the result."""
         into = options.get("into")
         target = None if into is None else _target(into, options, separate=False)
+        from dscache import retrieving
+
         with self._call(options) as call:
             wish = retrieving.wish(
                 url, known_hash, fname=fname, unpack=unpack or "", emit=call.emit
             )
-            return fetching.fetch(call, [wish], target)[wish]
+            return fetch(call, [wish], target)[wish]
 
     def path(self, name: str, *, files: Patterns | None = None) -> Path:
         """Where a dataset stands; looks at the disk only, and downloads nothing.
@@ -187,9 +191,8 @@ class Cache:
     def find(self, name: str, *, files: Patterns | None = None) -> Fetched:
         """As `path`, with all there is to say."""
         with self._call({"offline": True}) as call:
-            reference = Reference.parse(name)
-            wish = Wish(name, call.lookup.find(reference), _patterns(files))
-            found = fetching.hit(call.store, wish)
+            wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
+            found = hit(call.store, wish)
         if found is None:
             raise NotCached(
                 f"{name} is not in the cache" + (" completely" if not files else ""),
@@ -208,27 +211,37 @@ class Cache:
             IntegrityError: a file is none of the dataset's; says what was expected.
             NotFound, UsageError, StorageError: as `fetch`.
         """
+        from dscache import importing
+
         with self._call({"progress": progress}) as call:
             dataset = call.lookup.find(Reference.parse(name))
             return importing.take(call, dataset, [folder_of(file) for file in files])
 
     def cached(self) -> list[Cached]:
         """The datasets in the cache, by registry and name."""
+        from dscache import catalog
+
         with self._call({}) as call:
             return catalog.cached(call)
 
     def available(self, text: str = "", *, progress: Emit | None = None) -> list[Available]:
         """The datasets that the registries offer; with `text`, those in which it occurs."""
+        from dscache import catalog
+
         with self._call({"progress": progress}) as call:
             return catalog.available(call, text)
 
     def info(self, name: str, *, progress: Emit | None = None) -> Info:
         """All that is known of a dataset; its bytes are not needed."""
+        from dscache import catalog
+
         with self._call({"progress": progress}) as call:
             return catalog.info(call, Reference.parse(name))
 
     def usage(self) -> Usage:
         """What the cache takes on the disk, by dataset."""
+        from dscache import catalog
+
         with self._call({}) as call:
             return catalog.usage(call)
 
@@ -241,11 +254,11 @@ class Cache:
             for name in names:
                 try:
                     dataset = call.lookup.find(Reference.parse(name))
-                    results.append(Wish(name, dataset, patterns))
+                    results.append(Wish(dataset, patterns))
                 except DscacheError as error:
                     results.append(Fetched(name, error=error))
             wishes = [each for each in results if isinstance(each, Wish)]
-            fetched = fetching.fetch(call, wishes, target)
+            fetched = fetch(call, wishes, target)
         return [fetched[each] if isinstance(each, Wish) else each for each in results]
 
     def _call(self, options: FetchOptions) -> Call:

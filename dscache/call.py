@@ -7,18 +7,21 @@ thread outlives it: a fork or a notebook's event loop never meets one.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dscache.errors import UsageError
 from dscache.events import Emit
 from dscache.registry.lookup import Lookup
 from dscache.registry.places import Folder, Place, Prefix
 from dscache.settings import Settings
-from dscache.sources.dispatch import Sources
-from dscache.sources.file import path_of
-from dscache.sources.retry import Policy
-from dscache.sources.small import Answer, read_small
 from dscache.store import Store
+
+if TYPE_CHECKING:
+    from dscache.sources.dispatch import Sources
+    from dscache.sources.retry import Policy
+    from dscache.sources.small import Answer
 
 _MAX_REGISTRY_FILE = 256 << 20
 
@@ -34,7 +37,6 @@ class Call:
             durability=settings.durability,
             lock_timeout=settings.lock_timeout,
         )
-        self.sources = Sources(settings, self.store.layout.parts, emit)
         self.lookup = Lookup(settings, self.open_place, emit)
 
     def __enter__(self) -> Call:
@@ -46,11 +48,21 @@ class Call:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.sources.close()
+        if "sources" in self.__dict__:
+            self.sources.close()
+
+    @cached_property
+    def sources(self) -> Sources:
+        """What serves URLs; made on first use, since a hit needs none."""
+        from dscache.sources.dispatch import Sources
+
+        return Sources(self.settings, self.store.layout.parts, self.emit)
 
     @property
     def policy(self) -> Policy:
         """How often and how long to try again."""
+        from dscache.sources.retry import Policy
+
         return Policy(self.settings.retries, self.settings.max_retry_wait)
 
     def open_place(self, address: str) -> Place:
@@ -63,6 +75,8 @@ class Call:
         if not separator:
             return Folder(address)
         if scheme == "file":
+            from dscache.sources.file import path_of
+
             return Folder(path_of(address))
         if scheme not in ("http", "https"):
             raise UsageError(
@@ -79,6 +93,8 @@ class Call:
         )
 
     def _read(self, url: str, known: str) -> Answer:
+        from dscache.sources.small import read_small
+
         return read_small(
             self.sources, url, limit=_MAX_REGISTRY_FILE, policy=self.policy, known=known
         )

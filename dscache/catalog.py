@@ -6,10 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from dscache import fetching
 from dscache.call import Call
-from dscache.errors import DscacheError
-from dscache.fetching import Wish
+from dscache.hits import Wish, hit
 from dscache.model import Reference
 from dscache.results import Available, Cached, DatasetUsage, Info, Usage
 
@@ -49,16 +47,13 @@ def available(call: Call, text: str) -> list[Available]:
 def info(call: Call, reference: Reference) -> Info:
     """All that is known of one dataset."""
     dataset = call.lookup.find(reference)
-    try:
-        hit = fetching.hit(call.store, Wish(str(reference), dataset))
-    except DscacheError:
-        hit = None
+    found = hit(call.store, Wish(dataset))
     return Info(
         dataset=dataset,
         versions=tuple(call.lookup.versions(dataset)),
         registry_url=dataset.base,
         also_in=tuple(call.lookup.also_in(dataset)),
-        path=hit.path if hit else None,
+        path=found.path if found else None,
     )
 
 

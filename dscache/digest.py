@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-import xxhash
-
 from dscache.errors import UsageError
 
 #: Length of the hex value per algorithm; what Pooch's grammar names and both libraries compute.
@@ -87,6 +85,8 @@ class Digest:
 def hasher(algorithm: str) -> Hasher:
     """A new hasher for one of `HEX_LENGTH`'s algorithms."""
     if algorithm.startswith("xxh"):
+        import xxhash  # late: a hit hashes nothing
+
         made: Hasher = getattr(xxhash, algorithm)()
         return made
     return hashlib.new(algorithm, usedforsecurity=False)

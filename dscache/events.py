@@ -5,12 +5,11 @@ Events are frozen values; `key` tells the files of one call apart. Nothing here 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planned:
     """A call knows what it will move: `files` more files of `size` bytes in all."""
 
@@ -18,7 +17,7 @@ class Planned:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Started:
     """A file begins to arrive. `size` is None where nobody knows it; `done` bytes were kept."""
 
@@ -28,7 +27,7 @@ class Started:
     done: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Advanced:
     """`done` bytes of the file are here, counted from its start."""
 
@@ -36,7 +35,7 @@ class Advanced:
     done: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finished:
     """The file is verified and stored."""
 
@@ -44,7 +43,7 @@ class Finished:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failed:
     """The file could not be had."""
 
@@ -52,7 +51,7 @@ class Failed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retrying:
     """A connection failed; the same source is asked again in `delay` seconds."""
 
@@ -61,7 +60,7 @@ class Retrying:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Waiting:
     """Another process is busy with the same thing; `holder` names it."""
 
@@ -69,7 +68,7 @@ class Waiting:
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Notice:
     """Something the user should know although the call goes on."""
 
@@ -82,6 +81,8 @@ Emit = Callable[[Event], None]
 
 def to_log(event: Event) -> None:
     """Hand what a silent caller must still hear to the `dscache` logger."""
+    import logging  # late: a hit has nothing to say
+
     match event:
         case Notice(message):
             logging.getLogger("dscache").warning("%s", message)

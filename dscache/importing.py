@@ -15,7 +15,7 @@ from dscache import fetching, filesystem
 from dscache.call import Call
 from dscache.digest import Sums, sums_of
 from dscache.errors import IntegrityError, NotFound
-from dscache.fetching import Wish
+from dscache.hits import Wish
 from dscache.model import Artifact, Dataset
 from dscache.results import Fetched
 from dscache.store import Store
@@ -34,7 +34,7 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
     call.store.prepare()
     for file in files:
         _take(call.store, dataset, file)
-    wish = Wish(dataset.name, dataset)
+    wish = Wish(dataset)
     missing = [each for each in dataset.artifacts if not call.store.blobs.find(each.digests)]
     if not missing:
         return fetching.fetch(call, [wish])[wish]

@@ -9,7 +9,7 @@ from dscache.errors import DscacheError
 from dscache.model import Dataset
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fetched:
     """The outcome for one name of a fetch.
 
@@ -44,7 +44,7 @@ class Fetched:
         return self.path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cached:
     """One dataset in the cache. `last_used` is in seconds since 1970."""
 
@@ -56,7 +56,7 @@ class Cached:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Available:
     """One dataset that a registry offers. `size` is None where the registry does not know it."""
 
@@ -68,7 +68,7 @@ class Available:
     cached: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Info:
     """All that is known of one dataset. `path` is None where it is not completely cached."""
 
@@ -79,7 +79,7 @@ class Info:
     path: Path | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatasetUsage:
     """What one cached dataset takes. `shared_bytes` of its bytes belong to others as well."""
 
@@ -91,7 +91,7 @@ class DatasetUsage:
     last_used: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage:
     """What the cache takes.
 

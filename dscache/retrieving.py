@@ -10,7 +10,7 @@ import urllib.parse
 from dscache.digest import Digest
 from dscache.errors import UsageError
 from dscache.events import Emit, Notice
-from dscache.fetching import Wish
+from dscache.hits import Wish
 from dscache.model import RECIPES, Artifact, Dataset, check_path, content_of
 from dscache.urls import redacted
 
@@ -48,7 +48,7 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
         content=content_of([artifact]),
         artifacts=(artifact,),
     )
-    return Wish(dataset.name, dataset)
+    return Wish(dataset)
 
 
 def _name(path: str, digest: Digest | None, url: str) -> str:

@@ -6,9 +6,7 @@ frozen `Settings`. Units: sizes in bytes, rates in bytes per second, times in se
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -313,6 +311,8 @@ def _read_project(path: str) -> Mapping[str, Any]:
 
 
 def _toml(path: str) -> dict[str, Any]:
+    import tomllib  # late: most users have no configuration file
+
     try:
         return tomllib.loads(filesystem.read_small(path, _MAX_FILE).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -335,6 +335,8 @@ def _check(path: str, table: dict[str, Any], refused: frozenset[str]) -> Mapping
                 key=key,
             )
         if key not in _PARSERS:
+            import difflib
+
             near = difflib.get_close_matches(key, _PARSERS, 1)
             hint = f"did you mean {near[0]!r}?" if near else ""
             raise InvalidFile(f"{path}: {key}: no such setting", hint=hint, file=path, key=key)

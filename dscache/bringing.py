@@ -1,0 +1,264 @@
+"""Bringing: what is missing comes into the store; transfer, view, record, for many at once.
+
+Each step sees only what the step before made. A dataset's record is written last; until then
+nothing that was done counts, and whatever is done again finds its bytes in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from dscache import view
+from dscache.call import Call
+from dscache.errors import DscacheError, ManualDownload, NotFound
+from dscache.events import Notice, Planned, Waiting
+from dscache.hits import Wish, hit, prove, view_of
+from dscache.model import Artifact, Dataset
+from dscache.registry import manifest
+from dscache.results import Fetched
+from dscache.store import Blob, File, Record
+from dscache.store.locks import Lock
+from dscache.store.owner import this_boot
+from dscache.transfer.delivery import (
+    Delivered,
+    Delivery,
+    Limits,
+    Want,
+    check_space,
+    is_small,
+    space_needed,
+)
+
+Outcome = tuple[Wish, Fetched]
+
+
+@dataclass(eq=False)
+class Job:
+    """A wish and how far it has come.
+
+    Attributes:
+        missing: artifacts that have not come yet; None where a manifest is still being read.
+        fresh: some of the bytes were not in the store before.
+        lock: held while small files are fetched.
+    """
+
+    wish: Wish
+    files: dict[str, File] = field(default_factory=dict)
+    missing: int | None = None
+    error: DscacheError | None = None
+    downloaded: int = 0
+    resumed: int = 0
+    fresh: bool = False
+    lock: Lock | None = None
+    manifest: Blob | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is brought."""
+        return self.wish.dataset
+
+    def take(self, delivered: Delivered) -> None:
+        """Note what came of one artifact."""
+        self.downloaded += delivered.downloaded
+        self.resumed += delivered.resumed
+        if self.missing is not None:
+            self.missing -= 1
+        if delivered.error:
+            self.error = self.error or delivered.error
+        elif delivered.blob:
+            blob, path = delivered.blob, delivered.want.artifact.path
+            self.files[path] = File(path, blob.sha256, blob.size, blob.xxh3_128)
+            self.fresh |= delivered.is_new
+
+    def release(self) -> None:
+        """Let go of the lock, if it is held."""
+        lock, self.lock = self.lock, None
+        if lock:
+            lock.release()
+
+
+class Bringing:
+    """Brings the datasets of one call into the store."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._store = call.store
+        self._emit = call.emit
+
+    def run(self, wishes: Sequence[Wish]) -> Iterator[Outcome]:
+        """Yield each wish with its outcome as soon as it is complete or has failed."""
+        jobs = [Job(wish) for wish in wishes]
+        for job in jobs:
+            self._tell(job.dataset)
+        self._store.prepare()
+        self._bring_manifests([job for job in jobs if job.dataset.manifest])
+        ours = [job for job in jobs if self._claim(job)]
+        others = [job for job in jobs if job not in ours]
+        try:
+            yield from self._bring(ours)
+            for job in others:
+                yield self._after_others(job) or next(self._bring([job]))
+        finally:
+            for job in jobs:
+                job.release()
+
+    def _tell(self, dataset: Dataset) -> None:
+        name = str(dataset.reference)
+        if dataset.yanked:
+            self._emit(Notice(f"{name} was withdrawn by its publisher: {dataset.yanked}"))
+        if any(artifact.unpack for artifact in dataset.artifacts):
+            self._emit(Notice(f"{name}: archives are left packed; unpack them yourself"))
+        others = self._store.records.contents(dataset)
+        if others and dataset.content[:8] not in others:
+            self._emit(Notice(f"{name} has other content than before; both are kept, side by side"))
+
+    def _bring_manifests(self, jobs: Sequence[Job]) -> None:
+        """Bring the lists of the datasets that have one."""
+        wants = [
+            Want(number, job.dataset.manifest.file)
+            for number, job in enumerate(jobs)
+            if job.dataset.manifest
+        ]
+        for delivered in self._delivery().run(wants) if wants else ():
+            job = jobs[delivered.want.fetch]
+            job.downloaded += delivered.downloaded
+            job.manifest, job.error = delivered.blob, delivered.error
+
+    def _claim(self, job: Job) -> bool:
+        """Take the lock for the small files of a job; False if another process has it."""
+        if not job.manifest and not any(is_small(each) for each in job.dataset.artifacts):
+            return True
+        job.lock = self._store.locks.attempt(_lock_key(job))
+        return job.lock is not None
+
+    def _after_others(self, job: Job) -> Outcome | None:
+        """Wait for the process that fetches the same; mostly nothing is left to do then."""
+        name = str(job.dataset.reference)
+        job.lock = self._store.locks.wait(
+            _lock_key(job), lambda holder: self._emit(Waiting(name, holder))
+        )
+        found = hit(self._store, job.wish)
+        return (job.wish, found) if found else None
+
+    def _bring(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Deliver every artifact; finish each job when its last one is here."""
+        plans = [self._plan(job) for job in jobs]
+        self._announce(jobs)
+        unfinished = dict.fromkeys(jobs)
+        for delivered in self._delivery().run(_wants(plans)):
+            job = jobs[delivered.want.fetch]
+            job.take(delivered)
+            if job.missing == 0:
+                del unfinished[job]
+                yield self._finish(job)
+        for job in unfinished:
+            yield self._finish(job)
+
+    def _delivery(self) -> Delivery:
+        settings = self._call.settings
+        limits = Limits(
+            jobs=settings.jobs,
+            rate=settings.limit_rate,
+            max_unknown_size=settings.max_unknown_size,
+            policy=self._call.policy,
+            offline=settings.offline,
+        )
+        return Delivery(self._store, self._call.sources, limits, self._emit)
+
+    def _plan(self, job: Job) -> Iterable[Artifact]:
+        """The artifacts that are asked for; a manifest's are read as they are needed."""
+        dataset, wish = job.dataset, job.wish
+        if dataset.manifest:
+            if job.manifest is None:
+                return ()
+            local = dataset.base.startswith("file:")
+            listed = manifest.read(job.manifest.path, dataset.manifest, local=local)
+            return (each for each in listed if wish.wants(each.path))
+        chosen = [each for each in dataset.artifacts if wish.wants(each.path)]
+        job.missing = len(chosen)
+        return chosen
+
+    def _announce(self, jobs: Sequence[Job]) -> None:
+        chosen = [
+            each for job in jobs for each in job.dataset.artifacts if job.wish.wants(each.path)
+        ]
+        self._emit(Planned(len(chosen), sum(each.size or 0 for each in chosen)))
+        check_space(self._store, space_needed(self._store, chosen))
+
+    def _finish(self, job: Job) -> Outcome:
+        """View and record of a job whose artifacts have all come, or its error."""
+        try:
+            found = self._record(job) if job.error is None else _failed(job, job.error)
+        except DscacheError as error:
+            found = _failed(job, error)
+        finally:
+            job.release()
+        return job.wish, replace(found, bytes_downloaded=job.downloaded, bytes_resumed=job.resumed)
+
+    def _record(self, job: Job) -> Fetched:
+        if not job.files:
+            raise _no_match(job.wish)
+        status = "downloaded" if job.fresh else "linked"
+        if found := hit(self._store, job.wish):  # another process finished it meanwhile
+            return replace(found, status=status)
+        files = tuple(job.files.values())
+        folder = view_of(self._store, job.dataset)
+        view.build(folder, files, self._store.layout.blob)
+        if self._store.durable:
+            self._store.sync(files)
+        self._store.records.put(self._merged(job, files))
+        return job.wish.fetched(folder, files, status)
+
+    def _merged(self, job: Job, files: tuple[File, ...]) -> Record:
+        """The record of these files and of those that an earlier selection brought."""
+        dataset = job.dataset
+        earlier = self._store.records.get(dataset)
+        if earlier and not (earlier.proven or prove(self._store, earlier)):
+            earlier = None
+        kept = [] if earlier is None else [f for f in earlier.files if f.path not in job.files]
+        together = (*kept, *files)
+        if dataset.manifest:
+            complete = not job.wish.patterns or bool(earlier and earlier.complete)
+        else:
+            complete = len(together) == len(dataset.artifacts)
+        return Record(
+            registry=dataset.registry,
+            name=dataset.name,
+            version=dataset.version,
+            content=dataset.content,
+            complete=complete,
+            files=together,
+            boot=this_boot(),
+            durable=self._store.durable,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            summary=dataset.summary,
+            url=dataset.base,
+            first_use=dataset.first_use,
+        )
+
+
+def _wants(plans: Sequence[Iterable[Artifact]]) -> Iterator[Want]:
+    for number, artifacts in enumerate(plans):
+        yield from (Want(number, artifact) for artifact in artifacts)
+
+
+def _failed(job: Job, error: DscacheError) -> Fetched:
+    if isinstance(error, ManualDownload):
+        error.hint = f"afterwards run `dscache import {job.dataset.name} FILE`"
+    return job.wish.failed(error)
+
+
+def _no_match(wish: Wish) -> NotFound:
+    paths = [artifact.path for artifact in wish.dataset.artifacts]
+    shown = ", ".join(paths[:5]) + (", …" if len(paths) > 5 else "")
+    return NotFound(
+        f"no file of {wish.dataset.reference} matches {' or '.join(wish.patterns)}",
+        hint=f"its files are {shown}" if paths else "",
+        files=list(wish.patterns),
+    )
+
+
+def _lock_key(job: Job) -> str:
+    return f"fetch-{job.dataset.content[:32]}"
