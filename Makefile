@@ -1,0 +1,46 @@
+# Everything happens in .venv, which the first target makes. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint types docs bench soak clean
+
+# One stamp per dependency group, so that each target installs no more than it needs.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python docs/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m 'not soak'
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak --timeout 1800
+
+check: lint types docs
+	$(BIN)/dscache registry check registries/samples
+	$(BIN)/dscache registry check registries/science
+	$(BIN)/dscache registry check registries/vision
+
+lint: $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.check $(VENV)/.test
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
