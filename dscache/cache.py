@@ -19,7 +19,7 @@ from dscache.events import Emit, to_log
 from dscache.fetching import fetch
 from dscache.hits import Wish, hit
 from dscache.model import Reference
-from dscache.results import Available, Cached, Fetched, Info, Usage
+from dscache.results import Available, Cached, Fetched, Info, RegistryInUse, Usage
 from dscache.settings import Settings
 from dscache.view import Target
 
@@ -244,6 +244,37 @@ class Cache:
 
         with self._call({}) as call:
             return catalog.usage(call)
+
+    def registries(self, *, progress: Emit | None = None) -> list[RegistryInUse]:
+        """The registries in use, in the order of look-up."""
+        from dscache import registries
+
+        with self._call({"progress": progress}) as call:
+            return registries.in_use(call)
+
+    def add_registry(self, name: str, address: str) -> None:
+        """Write a registry into the user's configuration, once it is known to be one.
+
+        Raises:
+            UsageError: the name is malformed, or taken.
+            InvalidFile: there is no registry at the address.
+            TransferError: the address cannot be read.
+        """
+        from dscache import registries
+
+        with self._call({"refresh": True}) as call:
+            registries.add(call, name, address)
+
+    def remove_registry(self, name: str) -> None:
+        """Take a registry out of the user's configuration; what was fetched from it stays.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        from dscache import registries
+
+        with self._call({}) as call:
+            registries.remove(call, name)
 
     def _fetch(
         self, names: Sequence[str], target: Target | None, options: FetchOptions

@@ -106,3 +106,12 @@ class Usage:
     blobs: int
     saved_bytes: int
     datasets: tuple[DatasetUsage, ...]
+
+
+@dataclass(frozen=True)
+class RegistryInUse:
+    """One registry. `datasets` is None where they cannot be counted now."""
+
+    name: str
+    url: str
+    datasets: int | None

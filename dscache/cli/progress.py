@@ -126,7 +126,7 @@ class _State:
             table.add_row(Text(file.path), bar, Text(state))
         here = self._bytes + sum(file.done for file in list(self._files.values()))
         total = ProgressBar(total=self._of or None, completed=here, pulse=not self._of)
-        label = f"total: {self._finished} of {self._planned} files" if self._planned else "total"
+        label = f"{self._finished} of {self._planned} files" if self._planned else "total"
         table.add_row(Text(label), total, Text(self._summary(here)))
         if self._note:
             table.add_row(Text(self._note), "", "")

@@ -1,0 +1,104 @@
+"""The user's registries: those in use, and the `[registries]` table of the configuration file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from typing import Any
+
+from dscache import filesystem
+from dscache.call import Call
+from dscache.errors import InvalidFile, NotFound, TransferError, UsageError
+from dscache.events import Notice
+from dscache.model import is_name
+from dscache.registry import index
+from dscache.registry.lookup import header
+from dscache.results import RegistryInUse
+from dscache.urls import redacted
+
+
+def in_use(call: Call) -> list[RegistryInUse]:
+    """The registries in the order of look-up, with the number of their datasets."""
+    found = []
+    for registry in call.lookup.registries():
+        try:
+            datasets = len(index.read(registry.place).datasets)
+        except (TransferError, InvalidFile) as error:
+            call.emit(Notice(f"registry {registry.name}: {error}"))
+            datasets = None
+        found.append(RegistryInUse(registry.name, registry.place.url, datasets))
+    return found
+
+
+def add(call: Call, name: str, address: str) -> None:
+    """Write a registry into the user's configuration, once it is known to be one.
+
+    Raises:
+        UsageError: the name is malformed, or in the configuration already for another address.
+        InvalidFile: there is no registry at the address.
+        TransferError: the address cannot be read.
+    """
+    if not is_name(name):
+        raise UsageError(f"{name!r} cannot be the name of a registry")
+    known = call.settings.registries.get(name)
+    if known not in (None, address):
+        raise UsageError(
+            f"there is a registry {name!r} already: {known}",
+            hint=f"choose another name, or `dscache registry remove {name}` first",
+        )
+    if "://" not in address:
+        address = os.path.abspath(os.path.expanduser(address))
+    elif redacted(address) != address:
+        raise UsageError(
+            "a registry's address holds no credentials, query or fragment",
+            hint='credentials belong into [auth."host"] of the configuration',
+        )
+    header(call.open_place(address))
+    document = _read(call.settings.config_file)
+    _table(document)[name] = address
+    _write(call.settings.config_file, document)
+
+
+def remove(call: Call, name: str) -> None:
+    """Take a registry out of the user's configuration. What was fetched from it stays.
+
+    Raises:
+        NotFound: there is none of that name in the configuration.
+    """
+    document = _read(call.settings.config_file)
+    table = _table(document)
+    if name not in table:
+        raise NotFound(
+            f"there is no registry {name!r} in {call.settings.config_file}",
+            hint="`dscache registry list` shows those in use",
+        )
+    del table[name]
+    _write(call.settings.config_file, document)
+
+
+def _read(path: str) -> MutableMapping[str, Any]:
+    """The configuration with its comments and order; what is wrong in it was said at the start."""
+    import tomlkit
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return tomlkit.load(file)
+    except FileNotFoundError:
+        return tomlkit.document()
+
+
+def _table(document: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    import tomlkit
+
+    if "registries" not in document:
+        document["registries"] = tomlkit.table()
+    table: MutableMapping[str, Any] = document["registries"]
+    return table
+
+
+def _write(path: str, document: MutableMapping[str, Any]) -> None:
+    import tomlkit
+
+    with filesystem.storage_errors(f"{path} cannot be written"):
+        # A configuration that is a link into somebody's dot files stays one.
+        filesystem.publish_bytes(tomlkit.dumps(document).encode(), os.path.realpath(path))
