@@ -46,9 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dscache-demo-") as folder:
         room = Path(folder)
         data = Path(skimage.__file__).parent / "data"
-        with _nginx(data, room / "nginx", rate="300k") as url:
-            user = _User(room, url)
-            patterns = _shipped(data)
+        with nginx(data, room / "nginx", rate="300k") as (url, prefix):
+            user = _User(room, f'[rewrite]\n"{prefix}" = "{url}/"\n')
+            patterns = shipped(data)
             _story(user, patterns)
 
 
@@ -74,10 +74,10 @@ def _story(user: _User, patterns: list[str]) -> None:
 class _User:
     """Somebody with two projects, a shell, and a lab without internet."""
 
-    def __init__(self, room: Path, url: str) -> None:
+    def __init__(self, room: Path, configuration: str) -> None:
         self._room = room
         config = room / "config.toml"
-        config.write_text(f'[rewrite]\n"{_ORIGIN}" = "{url}/"\n')
+        config.write_text(configuration)
         self._environment = os.environ | {
             "DSCACHE_DIR": str(room / "cache"),
             "DSCACHE_CONFIG": str(config),
@@ -100,7 +100,7 @@ class _User:
             sys.exit(f"the demo failed: exit code {code}")
 
 
-def _shipped(data: Path) -> list[str]:
+def shipped(data: Path) -> list[str]:
     """The paths of the registry's files that the installed package ships."""
     here = {
         hashlib.sha256(file.read_bytes()).hexdigest() for file in data.iterdir() if file.is_file()
@@ -114,7 +114,8 @@ def _shipped(data: Path) -> list[str]:
 
 
 @contextmanager
-def _nginx(root: Path, workdir: Path, *, rate: str) -> Iterator[str]:
+def nginx(root: Path, workdir: Path, *, rate: str) -> Iterator[tuple[str, str]]:
+    """A server for the files below `root`; yields its URL and the prefix it stands in for."""
     workdir.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -133,7 +134,7 @@ def _nginx(root: Path, workdir: Path, *, rate: str) -> Iterator[str]:
     )
     try:
         _wait_for(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", _ORIGIN
     finally:
         process.terminate()
         process.wait()

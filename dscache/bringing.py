@@ -94,12 +94,13 @@ class Bringing:
             self._tell(job.dataset)
         self._store.prepare()
         self._bring_manifests([job for job in jobs if job.dataset.manifest])
-        ours = [job for job in jobs if self._claim(job)]
-        others = [job for job in jobs if job not in ours]
+        others: list[Job] = []
         try:
-            yield from self._bring(ours)
+            others = [job for job in jobs if not self._claim(job)]
+            if ours := [job for job in jobs if job not in others]:
+                yield from self._bring(ours)
             for job in others:
-                yield self._after_others(job) or next(self._bring([job]))
+                yield from self._after_others(job)
         finally:
             for job in jobs:
                 job.release()
@@ -133,14 +134,16 @@ class Bringing:
         job.lock = self._store.locks.attempt(_lock_key(job))
         return job.lock is not None
 
-    def _after_others(self, job: Job) -> Outcome | None:
+    def _after_others(self, job: Job) -> Iterator[Outcome]:
         """Wait for the process that fetches the same; mostly nothing is left to do then."""
         name = str(job.dataset.reference)
         job.lock = self._store.locks.wait(
             _lock_key(job), lambda holder: self._emit(Waiting(name, holder))
         )
-        found = hit(self._store, job.wish)
-        return (job.wish, found) if found else None
+        if found := hit(self._store, job.wish):
+            yield job.wish, found
+        else:
+            yield from self._bring([job])
 
     def _bring(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Deliver every artifact; finish each job when its last one is here."""
