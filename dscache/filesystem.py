@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,10 +43,13 @@ _WINDOWS = os.name == "nt"
 _LINUX = sys.platform.startswith("linux")
 _FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
 _COPY_CHUNK = 8 << 20
+_MOST_CHUNKS = 1024  # limits.h: IOV_MAX, what one system call takes
+# Windows refuses to replace a file as long as somebody has it open; readers of small files are
+# quick. In seconds.
+_PATIENCE = (0.01, 0.1, 1.0) if _WINDOWS else ()
 _NANOSECONDS = 1_000_000_000
 # A file changed this recently may change again within one tick of its timestamp.
 _RACY = _NANOSECONDS // 20
-
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -58,28 +62,63 @@ def create(path: str, *, final: bool = False) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o444 if final else 0o666)
 
 
+@contextmanager
+def created(path: str, *, final: bool = False) -> Iterator[int]:
+    """The descriptor of a new file, closed at the end; the file is removed if an error comes."""
+    fd = create(path, final=final)
+    try:
+        try:
+            yield fd
+        finally:
+            os.close(fd)  # may fail too: network disks report there what a write could not do
+    except BaseException:
+        drop(path)
+        raise
+
+
+@contextmanager
+def replacing(target: str) -> Iterator[int]:
+    """The descriptor of a new file that at the end takes the place of `target` with one rename.
+
+    If an error comes, `target` is left as it was.
+    """
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    with created(temporary) as fd:
+        yield fd
+    try:
+        rename(temporary, target)
+    except BaseException:
+        drop(temporary)
+        raise
+
+
 def open_for_update(path: str) -> int:
-    """Open an existing file for reading and writing."""
-    return os.open(path, os.O_RDWR | _BINARY)
+    """Open an existing file of our own for reading and writing; one that was sealed, too."""
+    try:
+        return os.open(path, os.O_RDWR | _BINARY)
+    except PermissionError:
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IWUSR)
+        return os.open(path, os.O_RDWR | _BINARY)
 
 
 def write(fd: int, chunks: Sequence[bytes], offset: int) -> int:
     """Write all of `chunks` one after the other at `offset`; return the bytes written."""
     total = sum(map(len, chunks))
-    if len(chunks) == 1 or not hasattr(os, "pwritev"):
-        return _write_all(fd, memoryview(b"".join(chunks)), offset)
-    written = os.pwritev(fd, chunks, offset)
+    written = 0
+    if 1 < len(chunks) <= _MOST_CHUNKS and hasattr(os, "pwritev"):
+        written = os.pwritev(fd, chunks, offset)
     if written < total:
-        _write_all(fd, memoryview(b"".join(chunks))[written:], offset + written)
+        rest = memoryview(b"".join(chunks))[written:]
+        while rest:
+            rest = rest[_write_some(fd, rest, offset + total - len(rest)) :]
     return total
 
 
-def _write_all(fd: int, data: memoryview, offset: int) -> int:
-    total = len(data)
+def _write_some(fd: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
     os.lseek(fd, offset, os.SEEK_SET)
-    while data:
-        data = data[os.write(fd, data) :]
-    return total
+    return os.write(fd, data)
 
 
 def truncate(fd: int, size: int) -> None:
@@ -89,7 +128,7 @@ def truncate(fd: int, size: int) -> None:
 
 def seal(path: str) -> None:
     """Take the write permission from everybody; the file must be our own."""
-    os.chmod(path, os.stat(path).st_mode & 0o555)
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & 0o555)
 
 
 def sync(fd: int) -> None:
@@ -110,6 +149,13 @@ def sync_path(path: str) -> None:
 
 def rename(source: str, target: str) -> None:
     """Move `source` to `target` in one step, replacing a file that stands there."""
+    for pause in _PATIENCE:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
     os.replace(source, target)
 
 
@@ -136,6 +182,14 @@ def unlink(path: str) -> None:
         os.unlink(path)
 
 
+def drop(path: str) -> None:
+    """Remove a file after an error, which one of the removal must not hide."""
+    try:
+        unlink(path)
+    except OSError:
+        return
+
+
 def make_folder(path: str) -> None:
     """Make a folder and its parents; that it exists is fine."""
     os.makedirs(path, exist_ok=True)
@@ -143,6 +197,10 @@ def make_folder(path: str) -> None:
 
 def remove_tree(path: str) -> None:
     """Remove a folder of our own with all it holds; that it is gone already is fine."""
+    if _WINDOWS:
+        for folder, _, names in os.walk(path):
+            for name in names:  # rmtree stops at what is read-only there
+                unlink(f"{folder}/{name}")
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
@@ -168,52 +226,34 @@ def clone(source: str, target: str) -> None:
         raise OSError(errno.ENOTSUP, "reflinks are not supported here", target)
     import fcntl
 
-    with open(source, "rb") as reader:
-        fd = create(target)
-        try:
-            fcntl.ioctl(fd, _FICLONE, reader.fileno())
-        except OSError:
-            unlink(target)
-            raise
-        finally:
-            os.close(fd)
+    with open(source, "rb") as reader, created(target) as fd:
+        fcntl.ioctl(fd, _FICLONE, reader.fileno())
 
 
-def copy(source: str, target: str) -> None:
-    """Copy the bytes of `source` into the new file `target`."""
-    with open(source, "rb") as reader:
-        fd = create(target)
-        try:
-            offset = 0
-            while chunk := reader.read(_COPY_CHUNK):
-                offset += write(fd, [chunk], offset)
-        except BaseException:
-            unlink(target)
-            raise
-        finally:
-            os.close(fd)
+def copy(source: str, target: str, *, final: bool = False) -> None:
+    """Copy the bytes of `source` into the new file `target`, `final` as for `create`."""
+    with open(source, "rb", buffering=0) as reader, created(target, final=final) as fd:
+        offset = 0
+        while chunk := reader.read(_COPY_CHUNK):
+            offset += write(fd, [chunk], offset)
 
 
 def publish_bytes(data: bytes, target: str, *, durable: bool = False) -> None:
-    """Write a small file beside `target` and move it there: readers see all of it or none."""
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    """Write a small file, folder included; readers see all of it or none."""
     try:
-        fd = create(temporary)
+        _publish(data, target, durable)
     except FileNotFoundError:
         make_folder(os.path.dirname(target))
-        fd = create(temporary)
-    try:
+        _publish(data, target, durable)
+    if durable:
+        sync_path(os.path.dirname(target))
+
+
+def _publish(data: bytes, target: str, durable: bool) -> None:
+    with replacing(target) as fd:
         write(fd, [data], 0)
         if durable:
             sync(fd)
-    except BaseException:
-        unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
-    rename(temporary, target)
-    if durable:
-        sync_path(os.path.dirname(target))
 
 
 def read_small(path: str, limit: int) -> bytes:
@@ -222,11 +262,10 @@ def read_small(path: str, limit: int) -> bytes:
     Raises:
         StorageError: the file is longer.
     """
-    with open(path, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise StorageError(f"{path} is longer than {limit} bytes", path=path)
-    return data
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise StorageError(f"{path} is longer than {limit} bytes", path=path)
+        return file.read()
 
 
 def parsed(path: str, parse: Callable[[str], Parsed]) -> Parsed | None:
@@ -237,11 +276,11 @@ def parsed(path: str, parse: Callable[[str], Parsed]) -> Parsed | None:
     """
     try:
         found = os.stat(path)
+        if abs(time.time_ns() - found.st_mtime_ns) < _RACY:
+            return parse(path)
+        known: Parsed = _parsed(path, parse, found.st_mtime_ns, found.st_size, found.st_ino)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if abs(time.time_ns() - found.st_mtime_ns) < _RACY:
-        return parse(path)
-    known: Parsed = _parsed(path, parse, found.st_mtime_ns, found.st_size, found.st_ino)
     return known
 
 
@@ -277,7 +316,8 @@ def storage_error(what: str, error: OSError, **facts: str | int) -> StorageError
         errno.EROFS: "the file system is read-only: set DSCACHE_DIR or --cache-dir to another",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
-    path = f" ({error.filename})" if error.filename else ""
+    path = error.filename2 or error.filename  # where two are named, the second is the target
+    where = f" ({path})" if path else ""
     return StorageError(
-        f"{what}: {reason}{path}", hint=hints.get(error.errno or 0, ""), errno=error.errno, **facts
+        f"{what}: {reason}{where}", hint=hints.get(error.errno or 0, ""), errno=error.errno, **facts
     )

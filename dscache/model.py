@@ -42,7 +42,13 @@ def is_name(text: str) -> bool:
 
 def is_version(text: str) -> bool:
     """True for a well-formed version."""
-    return _VERSION.fullmatch(text) is not None and not text.endswith(".")
+    return _VERSION.fullmatch(text) is not None
+
+
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """Sorts versions as people count: 1.9 before 1.10. Runs of digits are numbers."""
+    parts = re.findall(r"\d+|[^\d.]+", version)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
 def _is_device(part: str) -> bool:
@@ -84,6 +90,14 @@ class Reference:
         return cls(name, registry or None, version or None)
 
 
+# The paths that nearly all files have, told by one match: a manifest has a hundred thousand.
+_PLAIN_PART = (
+    r"(?!(?i:con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(?:[./]|$))"
+    r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]{0,254}"
+)
+_PLAIN_PATH = re.compile(rf"{_PLAIN_PART}(?:/{_PLAIN_PART})*")
+
+
 def check_path(path: str) -> None:
     """Make sure that `path` can stand in a dataset on every platform.
 
@@ -91,10 +105,12 @@ def check_path(path: str) -> None:
         UnsafeError: it would lead out of the dataset's folder.
         InvalidFile: it is empty, not in Unicode NFC, or holds a part that some platform refuses.
     """
+    if _PLAIN_PATH.fullmatch(path):
+        return
     if path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", path):
         raise UnsafeError(f"path {path!r} is absolute", path=path)
     parts = path.split("/")
-    if ".." in parts or ".." in path.split("\\"):
+    if ".." in re.split(r"[/\\]", path):
         raise UnsafeError(f"path {path!r} leads out of its folder", path=path)
     if reason := _path_fault(path, parts):
         raise InvalidFile(f"path {path!r} {reason}", path=path)
@@ -117,23 +133,68 @@ def _path_fault(path: str, parts: list[str]) -> str:
     return ""
 
 
+class Occupied:
+    """The names that are taken in one folder: two that differ only by case cannot both be stored,
+    and a file cannot be a folder as well.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def add(self, path: str) -> str | None:
+        """Take the name of a file; the name it collides with, or None."""
+        key = _folded(path)
+        other = self._files.get(key) or self._folders.get(key)
+        self._files.setdefault(key, path)
+        return self._add_folders(key.rpartition("/")[0], path) or other
+
+    def add_folder(self, path: str) -> str | None:
+        """Take the name of a folder, which others may use too; what it collides with, or None."""
+        return self._add_folders(_folded(path), path)
+
+    def _add_folders(self, key: str, path: str) -> str | None:
+        while key and key not in self._folders:
+            self._folders[key] = path
+            if key in self._files:
+                return self._files[key]
+            key = key.rpartition("/")[0]
+        return self._files.get(key)
+
+
+def _folded(path: str) -> str:
+    key = path.casefold()
+    return path if key == path else key  # mostly equal: one string in memory instead of two
+
+
 def collisions(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Pairs of paths that one folder cannot hold: equal but for case, or a file used as a folder.
 
     Yields (path, the other path) for each path that meets an earlier one.
     """
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
+    occupied = Occupied()
     for path in paths:
-        key = path.casefold()
-        if (other := files.get(key) or folders.get(key)) is not None:
+        if (other := occupied.add(path)) is not None:
             yield path, other
-        files.setdefault(key, path)
-        while key := key.rpartition("/")[0]:
-            if key in files:
-                yield path, files[key]
-            if folders.setdefault(key, path) is not path:
-                break
+
+
+# What compression programs append to the name of a single file.
+_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
+
+
+def unpacked_path(path: str, recipe: str, folder: str = "") -> str | None:
+    """Where the content of a single compressed file stands: its name without the suffix.
+
+    In `folder`, else beside where the compressed file would be. None for an archive, whose members
+    name themselves. `auto` goes by the name: `a.csv.gz` is a file, `a.tar.gz` and `a.zip` are not.
+    """
+    suffixes = tuple(_SUFFIXES.values()) if recipe == "auto" else (_SUFFIXES.get(recipe, "/"),)
+    parent, slash, name = path.rpartition("/")
+    suffix = next((each for each in suffixes if name.lower().endswith(each)), "")
+    stem = name[: -len(suffix)] if suffix else ""
+    if recipe not in _SUFFIXES and (not stem or stem.lower().endswith(".tar")):
+        return None
+    return (f"{folder}/" if folder else parent + slash) + (stem or name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +238,16 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A list of artifacts too long for an entry: itself a file to fetch, one artifact a line."""
+    """A list of artifacts too long for an entry: itself a file to fetch, one artifact a line.
+
+    Attributes:
+        base_urls: where the files of lines without URLs are, each ending as the author wrote it.
+        base: URL of the registry, for relative URLs of lines.
+    """
 
     file: Artifact
     base_urls: tuple[str, ...] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ _UNITS = {"": 1, "b": 1} | {
     for suffix, base in (("b", 1000), ("ib", 1024))
     for power, prefix in enumerate("kmgtp")
 }
+# No disk and no life is that long; infinity, and numbers that overflow a float, are mistakes.
+_TOO_MUCH = 10**18
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -26,10 +29,10 @@ def parse_duration(value: object) -> float:
 
 
 def _quantity(value: object, units: Mapping[str, int], wanted: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _TOO_MUCH:
         return value
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+        found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]*)\s*", value, re.ASCII)
         if found and found[2].lower() in units:
             number, unit = found[1], units[found[2].lower()]
             return float(number) * unit if "." in number else int(number) * unit

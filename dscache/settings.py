@@ -45,7 +45,7 @@ def _positive(value: object) -> int:
 
 def _count(value: object) -> int:
     text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 19):
         raise UsageError(f"{value!r} is not a whole number")
     return int(text)
 
@@ -171,6 +171,11 @@ class Settings:
 _PARSERS: dict[str, Callable[[object], Any]] = {
     each.name: each.metadata["parse"] for each in fields(Settings) if "parse" in each.metadata
 }
+# As they stand in a file: the limits of unpacking have a table of their own.
+_KEYS = {
+    name.replace("unpack_", "unpack.", 1) if name.startswith("unpack_") else name: name
+    for name in _PARSERS
+}
 _ENVIRONMENT = {
     "cache_dir": "DSCACHE_DIR",
     "jobs": "DSCACHE_JOBS",
@@ -202,12 +207,19 @@ def load(**arguments: Any) -> Settings:
     """
     environment = tuple(map(os.environ.get, _READ))
     user_file = environment[_CONFIG] or _platform_folders(environment[_FOLDERS:])[1]
-    project = find_project(os.getcwd())
+    project = find_project(_working_folder())
     user = filesystem.parsed(user_file, _read_user) or _NOTHING
     project_file = os.path.join(project, PROJECT_FILE) if project else ""
     local = (filesystem.parsed(project_file, _read_project) if project else None) or _NOTHING
     settings = _combine(environment, user_file, _Same(user), project, _Same(local))
     return settings.override(**arguments) if arguments else settings
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # somebody removed it under our feet
+        return os.sep
 
 
 def config_path() -> str:
@@ -315,18 +327,20 @@ def _toml(path: str) -> dict[str, Any]:
 
     try:
         return tomllib.loads(filesystem.read_small(path, _MAX_FILE).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:  # too long a file among them
+        raise InvalidFile(f"{path} cannot be read: {error}", file=path) from error
+    except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path} is not valid TOML: {error}", file=path) from error
 
 
 def _check(path: str, table: dict[str, Any], refused: frozenset[str]) -> Mapping[str, Any]:
-    flat = dict(table)
-    limits = flat.pop("unpack", {})
+    limits = table.get("unpack", {})
     if not isinstance(limits, dict):
         raise InvalidFile(f"{path}: unpack: a table is expected", file=path, key="unpack")
-    flat |= {f"unpack_{key}": value for key, value in limits.items()}
+    written = {key: value for key, value in table.items() if key != "unpack"}
+    written |= {f"unpack.{key}": value for key, value in limits.items()}
     values: dict[str, Any] = {}
-    for key, value in flat.items():
+    for key, value in written.items():
         if key in refused:
             raise InvalidFile(
                 f"{path}: {key}: a project may not set this",
@@ -334,17 +348,30 @@ def _check(path: str, table: dict[str, Any], refused: frozenset[str]) -> Mapping
                 file=path,
                 key=key,
             )
-        if key not in _PARSERS:
+        if key not in _KEYS:
             import difflib
 
-            near = difflib.get_close_matches(key, _PARSERS, 1)
+            near = difflib.get_close_matches(key, _KEYS, 1)
             hint = f"did you mean {near[0]!r}?" if near else ""
             raise InvalidFile(f"{path}: {key}: no such setting", hint=hint, file=path, key=key)
         try:
-            values[key] = _PARSERS[key](value)
+            values[_KEYS[key]] = _PARSERS[_KEYS[key]](value)
         except UsageError as error:
             raise InvalidFile(f"{path}: {key}: {error}", file=path, key=key) from error
+    if "registries" in values:
+        values["registries"] = _beside(path, values["registries"])
     return MappingProxyType(values)
+
+
+def _beside(path: str, registries: Mapping[str, str]) -> Mapping[str, str]:
+    """Registries with relative folders, which are relative to the file that names them."""
+    folder = os.path.dirname(os.path.abspath(path))
+    return MappingProxyType(
+        {
+            name: address if "://" in address else os.path.join(folder, os.path.expanduser(address))
+            for name, address in registries.items()
+        }
+    )
 
 
 def environment_variable(name: str) -> str | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import urllib.parse
+from functools import lru_cache
 
 
 def host(url: str) -> str:
-    """Host and port, without credentials."""
-    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2].lower()
+    """Host and port, without credentials; empty for a URL that has none."""
+    name = url.partition("://")[2]
+    for end in "/?#":
+        name = name.partition(end)[0]
+    return name.rpartition("@")[2].lower()
 
 
 def redacted(url: str) -> str:
@@ -16,6 +20,8 @@ def redacted(url: str) -> str:
 
     Signed links carry their signature in the query, so none of it is shown, logged or recorded.
     """
+    if "?" not in url and "@" not in url and "#" not in url:
+        return url
     parts = urllib.parse.urlsplit(url)
     query = "…" if parts.query else ""
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment="").geturl()
@@ -23,7 +29,12 @@ def redacted(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """True if the URL's host is this machine, so that nobody can listen on the way."""
-    name = urllib.parse.urlsplit(url).hostname or ""
+    return _is_loopback(host(url))
+
+
+@lru_cache(maxsize=256)
+def _is_loopback(netloc: str) -> bool:
+    name = urllib.parse.urlsplit(f"//{netloc}").hostname or ""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:

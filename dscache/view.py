@@ -11,19 +11,19 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import xxhash
+from functools import partial
 
 from dscache import filesystem
+from dscache.digest import fast_sum_of
 from dscache.errors import StorageError, UsageError
 from dscache.settings import LINK_MODES
 from dscache.store import File
 
-_INSIDE = ("hardlink", "symlink", "copy")
+#: Ways to a file of a view, the best first. A copy in the cache is read-only, as a link would be.
+_INSIDE = ("hardlink", "symlink", "sealed copy")
 _OUTSIDE = LINK_MODES[1:]
 #: A hit looks at the sizes of no more files than this.
 LOOKED_AT = 64
-_READ = 1 << 20
 _LISTED = 20
 
 
@@ -60,7 +60,7 @@ def is_whole(folder: str, files: Sequence[File]) -> bool:
                 return False
         if not files:
             os.stat(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return False
     return True
 
@@ -83,8 +83,28 @@ def build(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> Non
             _publish(folder, files, blob)
 
 
+def sync(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
+    """Bring a view whose blobs are synced to the disk: its folders, and copies where it has them.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    with filesystem.storage_errors(f"the view {folder} cannot be synced"):
+        for file in files:
+            path = f"{folder}/{file.path}"
+            if not os.path.samefile(path, blob(file.sha256)):
+                filesystem.sync_path(path)
+        for parent in sorted({parent for file in files for parent in _parents(file.path)}):
+            filesystem.sync_path(f"{folder}/{parent}")
+        filesystem.sync_path(folder)
+        filesystem.sync_path(os.path.dirname(folder))
+
+
 def place(target: Target, folder: str, files: Sequence[File], view: str) -> Placed:
     """Put the files of a view into `folder`, below or equal to the target's.
+
+    What has the right content already stays, but for a link to the cache where another mode than
+    that is asked for by name.
 
     Raises:
         UsageError: there is no such link mode.
@@ -93,23 +113,79 @@ def place(target: Target, folder: str, files: Sequence[File], view: str) -> Plac
     """
     if target.mode not in LINK_MODES:
         raise UsageError(f"link mode {target.mode!r} is none of {', '.join(LINK_MODES)}")
-    wanted = [file for file in files if not _is_same(f"{folder}/{file.path}", file, view)]
-    blocked = sorted({path for file in wanted if (path := _blocked(folder, file.path))})
-    if blocked and not target.force:
-        raise _in_the_way(folder, blocked)
-    modes = _OUTSIDE if target.mode == "auto" else (target.mode,)
-    used, copied = 0, 0
     with filesystem.storage_errors(f"files cannot be put into {folder}"):
-        filesystem.make_folder(folder)
-        for path in blocked:
-            _clear(f"{folder}/{path}")
-        for file in wanted:
-            source, there = f"{view}/{file.path}", f"{folder}/{file.path}"
-            filesystem.make_folder(os.path.dirname(there))
-            number = _link(source, there, modes, source)
-            used = max(used, number)
-            copied += file.size if modes[number] == "copy" else 0
-    return Placed(modes[used], copied)
+        standing = {f: _standing(f"{folder}/{f.path}", f, f"{view}/{f.path}") for f in files}
+        _make_room(folder, [file for file, mode in standing.items() if not mode], target.force)
+        wanted = [file for file, mode in standing.items() if not _suits(mode, target.mode)]
+        used = _place(folder, wanted, view, target.mode)
+    modes = used.values() if used else standing.values()
+    weakest = max(modes, key=_OUTSIDE.index, default=_OUTSIDE[0])
+    return Placed(weakest, sum(file.size for file, mode in used.items() if mode == "copy"))
+
+
+def _place(folder: str, files: Sequence[File], view: str, mode: str) -> dict[File, str]:
+    """Link the files one by one; return the mode that was used for each."""
+    modes: Sequence[str] = _OUTSIDE if mode == "auto" else (mode,)
+    used: dict[File, str] = {}
+    made: set[str] = set()
+    filesystem.make_folder(folder)
+    for file in files:
+        source, there = f"{view}/{file.path}", f"{folder}/{file.path}"
+        parent = os.path.dirname(there)
+        if parent not in made:
+            filesystem.make_folder(parent)
+            made.add(parent)
+        # A symbolic link shows the view, with its real names; a hard link must be to the bytes.
+        real = os.path.realpath(source) if os.path.islink(source) else source
+        try:
+            used[file] = _link(real, there, modes, partial(str, source))
+        except OSError as error:
+            if mode in ("auto", "copy") or error.errno not in filesystem.UNSUPPORTED:
+                raise
+            raise _cannot(mode, there, error) from error
+        if "reflink" in modes[:-1] and used[file] != "reflink":
+            modes = modes[1:]  # nor will it work for the others
+    return used
+
+
+def _cannot(mode: str, path: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"link mode {mode!r} cannot be had for {path}: {os.strerror(error.errno or 0)}",
+        hint="use another --link mode; auto takes the best that works",
+        mode=mode,
+    )
+
+
+def _standing(path: str, file: File, source: str) -> str:
+    """How the right content stands at `path` already, as a link mode; "" if it does not."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+        return ""
+    if os.path.samestat(found, os.stat(source)):
+        return "symlink" if os.path.islink(path) else "hardlink"
+    return "copy" if fast_sum_of(path) == file.xxh3_128 else ""
+
+
+def _suits(standing: str, mode: str) -> bool:
+    """True if what stands there may stay. A copy is the user's own and always does."""
+    return standing in ("copy", mode) or (mode == "auto" and standing != "")
+
+
+def _make_room(folder: str, files: Sequence[File], force: bool) -> None:
+    """Make sure that nothing of the user's stands in the way, or with `force` take it away."""
+    blocked = sorted({path for file in files if (path := _blocked(folder, file.path))})
+    if blocked and not force:
+        raise _in_the_way(folder, blocked, "or replace them with --force (force=True)")
+    folders = [path for path in blocked if _is_folder(f"{folder}/{path}")]
+    if folders:
+        raise _in_the_way(folder, folders, "folders are never replaced")
+    replaced = {file.path for file in files}  # by the rename itself
+    for path in blocked:
+        if path not in replaced:
+            filesystem.unlink(f"{folder}/{path}")
 
 
 def _blocked(folder: str, path: str) -> str:
@@ -121,29 +197,25 @@ def _blocked(folder: str, path: str) -> str:
     return path if os.path.lexists(f"{folder}/{path}") else ""
 
 
-def _clear(path: str) -> None:
-    """Make room where a folder stands; a file is replaced by the rename itself."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        raise StorageError(f"{path} is a folder; it is not replaced by a file", path=path)
-    if os.path.lexists(path) and not os.path.isfile(path):
-        filesystem.unlink(path)
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _in_the_way(folder: str, blocked: Sequence[str]) -> StorageError:
+def _in_the_way(folder: str, blocked: Sequence[str], advice: str) -> StorageError:
     listed = "".join(f"\n  {path}" for path in blocked[:_LISTED])
     more = f"\n  and {len(blocked) - _LISTED} more" if len(blocked) > _LISTED else ""
     return StorageError(
         f"{folder} holds other files of these names; nothing was changed:{listed}{more}",
-        hint="move them away, or replace them with --force (force=True)",
+        hint=f"move them away; {advice}",
         files=list(blocked),
     )
 
 
 def _publish(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
-    temporary = f"{os.path.dirname(folder)}/.{secrets.token_hex(8)}.tmp"
+    temporary = _beside(folder)
     filesystem.make_folder(temporary)
     try:
-        _fill(temporary, files, blob, depth_of=folder)
+        _fill(temporary, files, blob, folder)
         try:
             filesystem.rename(temporary, folder)
         except OSError:
@@ -156,7 +228,8 @@ def _publish(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> 
         raise
 
 
-def _fill(folder: str, files: Sequence[File], blob: Callable[[str], str], depth_of: str) -> None:
+def _fill(folder: str, files: Sequence[File], blob: Callable[[str], str], final: str) -> None:
+    """Link everything into the new folder, which is going to be `final`."""
     made = {""}
     for file in files:
         parent = file.path.rpartition("/")[0]
@@ -164,94 +237,73 @@ def _fill(folder: str, files: Sequence[File], blob: Callable[[str], str], depth_
             filesystem.make_folder(f"{folder}/{parent}")
             made.add(parent)
         source = blob(file.sha256)
-        pointing = _relative(source, f"{depth_of}/{file.path}")
-        _link_new(source, f"{folder}/{file.path}", _INSIDE, pointing)
+        there = f"{final}/{file.path}"
+        _link_new(source, f"{folder}/{file.path}", _INSIDE, _pointer(source, there))
 
 
 def _mend(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
     for file in files:
         there, source = f"{folder}/{file.path}", blob(file.sha256)
-        if _is_link_to(there, source, file.size):
-            continue
-        filesystem.make_folder(os.path.dirname(there))
-        _link(source, there, _INSIDE, _relative(source, there))
+        if not _standing(there, file, source):
+            filesystem.make_folder(os.path.dirname(there))
+            _link(source, there, _INSIDE, _pointer(source, there))
 
 
-def _is_link_to(path: str, source: str, size: int) -> bool:
-    """True if the file is the blob itself. A copy is one that had to be, so it counts by size."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    if os.path.samestat(found, os.stat(source)):
-        return True
-    return found.st_size == size and _hash(path) == _hash(source)
-
-
-def _link(source: str, target: str, modes: Sequence[str], pointing: str) -> int:
-    """Make `target` with one rename, by the first of `modes` that works; return its number."""
-    temporary = f"{os.path.dirname(target)}/.{secrets.token_hex(8)}.tmp"
-    number = _link_new(source, temporary, modes, pointing)
+def _link(source: str, target: str, modes: Sequence[str], pointing: Callable[[], str]) -> str:
+    """Make `target` with one rename, by the first of `modes` that works; return which."""
+    temporary = _beside(target)
+    mode = _link_new(source, temporary, modes, pointing)
     try:
         filesystem.rename(temporary, target)
     except BaseException:
-        filesystem.unlink(temporary)
+        filesystem.drop(temporary)
         raise
     if os.path.lexists(temporary):  # renaming one hard link over another does nothing (POSIX)
         filesystem.unlink(temporary)
-    return number
+    return mode
 
 
-def _link_new(source: str, target: str, modes: Sequence[str], pointing: str) -> int:
-    for number, mode in enumerate(modes):
+def _link_new(source: str, target: str, modes: Sequence[str], pointing: Callable[[], str]) -> str:
+    *better, last = modes
+    for mode in better:
         try:
-            if mode == "hardlink":
-                filesystem.link(source, target)
-            elif mode == "symlink":
-                filesystem.symlink(pointing, target)
-            elif mode == "reflink":
-                filesystem.clone(source, target)
-            else:
-                filesystem.copy(source, target)
+            _make(mode, source, target, pointing)
         except OSError as error:
             if error.errno not in filesystem.UNSUPPORTED:
                 raise
-            if number == len(modes) - 1:
-                raise StorageError(
-                    f"link mode {mode!r} cannot be had for {target}: {os.strerror(error.errno)}",
-                    hint="use another --link mode; auto takes the best that works",
-                    mode=mode,
-                ) from error
         else:
-            return number
-    raise ValueError("at least one link mode is needed")
+            return mode
+    _make(last, source, target, pointing)
+    return last
 
 
-def _relative(source: str, target: str) -> str:
-    """What a symbolic link at `target` holds, both being below the cache root."""
-    return os.path.relpath(source, os.path.dirname(target))
+def _make(mode: str, source: str, target: str, pointing: Callable[[], str]) -> None:
+    if mode == "hardlink":
+        filesystem.link(source, target)
+    elif mode == "symlink":
+        filesystem.symlink(pointing(), target)
+    elif mode == "reflink":
+        filesystem.clone(source, target)
+    else:
+        filesystem.copy(source, target, final=mode == "sealed copy")
 
 
-def _is_same(path: str, file: File, view: str) -> bool:
-    """True if that content stands at `path` already, as itself or as a link to the view."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
-        return False
-    return os.path.samestat(found, os.stat(f"{view}/{file.path}")) or _hash(path) == file.xxh3_128
+def _pointer(source: str, target: str) -> Callable[[], str]:
+    """What a symbolic link at `target` holds, both being below the cache root, if it is needed."""
+
+    def relative() -> str:
+        # As the kernel sees them: a folder of the cache may itself be a symbolic link.
+        folder = os.path.realpath(os.path.dirname(target))
+        return os.path.relpath(os.path.realpath(source), folder)
+
+    return relative
+
+
+def _beside(path: str) -> str:
+    return f"{os.path.dirname(path)}/.dscache-{secrets.token_hex(8)}.tmp"
 
 
 def _parents(path: str) -> Iterator[str]:
     parts = path.split("/")[:-1]
     for count in range(1, len(parts) + 1):
         yield "/".join(parts[:count])
-
-
-def _hash(path: str) -> str:
-    hasher = xxhash.xxh3_128()
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_READ):
-            hasher.update(chunk)
-    return hasher.hexdigest()

@@ -243,7 +243,7 @@ def test_registries_are_added_listed_and_removed(shelf: Shelf, home: Path) -> No
         "signed": False,
     }
     assert document("registry", "add", "team", shelf.folder, code=2)["error"]["code"] == 2
-    assert document("registry", "add", "none", home / "none", code=8)["error"]["code"] == 8
+    assert document("registry", "add", "none", home / "none", code=4)["error"]["code"] == 4
     dscache("registry", "remove", "team")
     assert document("registry", "remove", "team", code=3)["error"]["code"] == 3
 

@@ -1,8 +1,8 @@
 """Where registry files lie: a folder, or a prefix on a web server.
 
-A place answers with the bytes of one file at a time. What a server sent is kept in the cache with
-its ETag: used without asking as long as it is fresh, revalidated afterwards, and used with a notice
-where the server cannot be reached.
+A place answers with one file at a time. What a server sent is kept in the cache: used without
+asking as long as it is fresh, revalidated by its ETag afterwards, and used with a notice where the
+server cannot be reached.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ import os
 import time
 import urllib.parse
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Protocol
 
 from dscache import filesystem
 from dscache.errors import InvalidFile, TransferError
 from dscache.events import Emit, Notice
-from dscache.registry.entries import MAX_ENTRY, Document, located
-from dscache.sources.small import Answer, SmallReader
+from dscache.registry import copies
+from dscache.registry.copies import Copy
+from dscache.registry.entries import Document
+from dscache.registry.rules import located
+from dscache.registry.tables import MAX_ENTRY, load_toml, too_long
+
+if TYPE_CHECKING:
+    from dscache.sources.small import SmallReader
+
+HEADER = "registry.toml"
+INDEX = "index.json"
 
 _MAX_INDEX = 256 << 20
 
@@ -44,7 +52,8 @@ class Place(Protocol):
 
         Raises:
             InvalidFile: it is not an entry; the error names the file.
-            TransferError: the place cannot be read, so that nobody knows.
+            TransferError: the place cannot be read, so that nobody knows; in offline mode a server
+                of which no answer is remembered.
         """
 
     def read(self, file: str) -> bytes | None:
@@ -52,6 +61,9 @@ class Place(Protocol):
 
     def names(self) -> Iterable[str] | None:
         """The names of all files at the top, or None where they cannot be listed."""
+
+    def anew(self) -> Place | None:
+        """The same place without its memory; None where it has answered from none."""
 
 
 class Folder:
@@ -65,19 +77,28 @@ class Folder:
         self.base = _folder_url(self._root)
 
     def document(self, file: str) -> Document | None:
-        path = f"{self._root}/{file}"
+        path = self.path(file)
         try:
-            return filesystem.parsed(path, _local_document)
+            found = filesystem.parsed(path, _document)
+            if found is None:
+                self._look()
         except InvalidFile as error:
             raise located(error, path) from error
         except OSError as error:
             raise self._unreadable(file, error) from error
+        return found
 
     def read(self, file: str) -> bytes | None:
+        path = self.path(file)
         try:
-            return filesystem.parsed(f"{self._root}/{file}", _read_bytes)
+            found = filesystem.parsed(path, read_limited)
+            if found is None:
+                self._look()
+        except InvalidFile as error:
+            raise located(error, path) from error
         except OSError as error:
             raise self._unreadable(file, error) from error
+        return found
 
     def names(self) -> Iterable[str] | None:
         try:
@@ -85,13 +106,20 @@ class Folder:
         except OSError as error:
             raise self._unreadable("", error) from error
 
+    def anew(self) -> Place | None:
+        return None
+
     def path(self, file: str) -> str:
         """Where a file of the registry lies."""
         return f"{self._root}/{file}"
 
+    def _look(self) -> None:
+        """A file is missing; but a disk that is not mounted is not an empty registry."""
+        os.stat(self._root)
+
     def _unreadable(self, file: str, error: OSError) -> TransferError:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return TransferError(f"{self._root}/{file}: {reason}", file=file)
+        return TransferError(f"{self.path(file)}: {reason}", file=file)
 
 
 @lru_cache(maxsize=64)
@@ -99,16 +127,11 @@ def _folder_url(path: str) -> str:
     return f"{Path(path).as_uri()}/"
 
 
-class _Copy(msgspec.Struct, frozen=True):
-    """What is known of a file that a server has, or has not."""
-
-    checked: float
-    validator: str = ""
-    missing: bool = False
-
-
 class Prefix:
     """A registry on a web server, seen through copies in the cache.
+
+    Lives for one call, in which it asks for each file once at most, and a server that is down only
+    once.
 
     Args:
         read: asks the server for a URL, given the validator of the copy.
@@ -136,85 +159,106 @@ class Prefix:
         self._max_age = max_age
         self._offline = offline
         self._emit = emit
-        self.used_copy_of_nothing = False
-
-    def refreshed(self) -> Prefix:
-        """The same place, asking the server for everything."""
-        return Prefix(
-            self.url, self._read, self._folder, max_age=0, offline=self._offline, emit=self._emit
-        )
+        self._answers: dict[str, Copy] = {}
+        self._from_memory = False
+        self._down: TransferError | None = None
 
     def document(self, file: str) -> Document | None:
-        if not self._bring(file):
-            return None
         try:
-            return filesystem.parsed(self._path(file), _remote_document)
+            return self._copy(file).document
         except InvalidFile as error:
             raise located(error, self.base + file) from error
 
     def read(self, file: str) -> bytes | None:
-        return filesystem.parsed(self._path(file), _read_bytes) if self._bring(file) else None
+        try:
+            return self._copy(file).data
+        except InvalidFile as error:
+            raise located(error, self.base + file) from error
 
     def names(self) -> Iterable[str] | None:
         return None
 
-    def _bring(self, file: str) -> bool:
-        """Make sure that the copy is as fresh as it has to be; False if there is no such file."""
-        copy = filesystem.parsed(self._path(f"{file}.copy"), _read_copy)
-        if copy and (self._offline or abs(time.time() - copy.checked) < self._max_age):
-            self.used_copy_of_nothing |= copy.missing
-            return not copy.missing
+    def anew(self) -> Place | None:
+        if not self._from_memory:
+            return None
+        return Prefix(self.url, self._read, self._folder, max_age=0, offline=False, emit=self._emit)
+
+    def _copy(self, file: str) -> Copy:
+        if file not in self._answers:
+            self._answers[file] = self._find(file)
+        return self._answers[file]
+
+    def _find(self, file: str) -> Copy:
+        known = copies.load(f"{self._folder}/{file}")
+        if known and (self._offline or known.age() < self._max_age):
+            self._from_memory = not self._offline
+            return known
         if self._offline:
             raise TransferError(f"{self.base}{file} was never read, and this is offline mode")
         try:
-            answer = self._read(self.base + urllib.parse.quote(file), self._known(file, copy))
+            return self._ask(file, known)
         except TransferError as error:
-            if copy is None:
+            told = self._down is not None
+            if error.facts.get("status") is None or error.facts["status"] >= 500:
+                self._down = error  # the next file would only take as long to fail
+            if known is None:
                 raise
-            self._emit(Notice(f"{error}; the copy of an earlier time is used"))
-            return not copy.missing
-        return self._keep(file, copy, answer)
+            if not told:
+                self._emit(Notice(f"{error}; what it said earlier is used"))
+            return known
 
-    def _known(self, file: str, copy: _Copy | None) -> str:
-        usable = copy and not copy.missing and os.path.exists(self._path(file))
-        return copy.validator if copy and usable else ""
+    def _ask(self, file: str, known: Copy | None) -> Copy:
+        if self._down:
+            raise self._down
+        validator = known.validator if known else ""
+        answer = self._read(self.base + urllib.parse.quote(file), validator)
+        if answer.unchanged:
+            if known is None:
+                raise TransferError(f"{self.base}{file}: the server answered 304 to no question")
+            found = replace(known, checked=time.time())
+        else:
+            found = Copy(time.time(), answer.data, answer.validator)
+        if found.data is not None:
+            _refuse_other_files(file, found.data)
+        self._keep(file, found)
+        return found
 
-    def _keep(self, file: str, copy: _Copy | None, answer: Answer) -> bool:
-        validator = copy.validator if answer.unchanged and copy else answer.validator
-        missing = answer.data is None and not answer.unchanged
-        if answer.data is not None:
-            self._write(file, answer.data)
-        self._write(f"{file}.copy", msgspec.json.encode(_Copy(time.time(), validator, missing)))
-        return not missing
-
-    def _write(self, file: str, data: bytes) -> None:
-        with filesystem.storage_errors(f"the copy of {self.base}{file} cannot be stored"):
-            filesystem.publish_bytes(data, self._path(file))
-
-    def _path(self, file: str) -> str:
-        return f"{self._folder}/{file}"
-
-
-def _local_document(path: str) -> Document:
-    return Document(_limited(path, MAX_ENTRY), local=True)
-
-
-def _remote_document(path: str) -> Document:
-    return Document(_limited(path, MAX_ENTRY), local=False)
+    def _keep(self, file: str, found: Copy) -> None:
+        try:
+            copies.store(f"{self._folder}/{file}", found)
+        except OSError as error:
+            self._emit(Notice(f"{self.base}{file} cannot be remembered: {error.strerror}"))
 
 
-def _read_bytes(path: str) -> bytes:
-    return _limited(path, _MAX_INDEX)
+def _refuse_other_files(file: str, data: bytes) -> None:
+    """A portal's login page, or what is no registry file at all, must not be remembered for long.
+
+    Raises:
+        InvalidFile: that is it.
+    """
+    if len(data) > _limit(file):
+        raise too_long(_limit(file))
+    if file != INDEX:
+        load_toml(data)
+    elif not data.lstrip().startswith(b"{"):
+        raise InvalidFile("not an index")
 
 
-def _limited(path: str, limit: int) -> bytes:
-    if os.path.getsize(path) > limit:
-        raise InvalidFile(f"longer than {limit} bytes")
+def _limit(file: str) -> int:
+    return _MAX_INDEX if os.path.basename(file) == INDEX else MAX_ENTRY
+
+
+def _document(path: str) -> Document:
+    return Document(read_limited(path), local=True)
+
+
+def read_limited(path: str) -> bytes:
+    """A registry file of this machine.
+
+    Raises:
+        InvalidFile: it is longer than a file of its name may be.
+        OSError: it cannot be read.
+    """
+    if os.path.getsize(path) > _limit(path):
+        raise too_long(_limit(path))
     return Path(path).read_bytes()
-
-
-def _read_copy(path: str) -> _Copy | None:
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=_Copy)
-    except msgspec.MsgspecError:
-        return None

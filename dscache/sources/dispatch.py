@@ -17,10 +17,14 @@ from dscache.settings import Settings, environment_variable
 from dscache.sources.credentials import Credentials
 from dscache.sources.exchange import Exchange, Request, Source
 from dscache.sources.file import Files
+from dscache.sources.options import Options
 from dscache.sources.pooch import PoochDownloads
 
 if TYPE_CHECKING:
     from dscache.sources.http import Http
+
+#: Slower than this for the stall timeout, in bytes per second, and a connection is given up.
+_STALL_RATE = 1024
 
 
 class Sources:
@@ -41,14 +45,17 @@ class Sources:
         """Send a request to the source that serves its URL."""
         url = rewritten(request.url, self._settings.rewrite)
         source = self._source(url)
-        exchange = source.start(replace(request, url=url))
+        exchange = source.start(request if url == request.url else replace(request, url=url))
         self._active.append((exchange, source))
         return exchange
 
     def wait(self, seconds: float) -> None:
         """Let exchanges go on until something has happened, at most that long."""
-        self._active = [each for each in self._active if not each[0].done]
-        busy = {id(source): source for _, source in self._active}
+        active = [each for each in self._active if not each[0].done]
+        if len(active) < len(self._active):  # one has ended: that is news already
+            seconds = 0.0
+        self._active = active
+        busy = {id(source): source for _, source in active}
         if not busy:
             time.sleep(seconds)
         for source in busy.values():
@@ -66,29 +73,38 @@ class Sources:
         return self._http if scheme in ("http", "https") else self._pooch
 
     @cached_property
+    def _options(self) -> Options:
+        settings = self._settings
+        # Where the user wants it slow, a slow connection is no dead one.
+        share = settings.limit_rate // (2 * settings.jobs) if settings.limit_rate else _STALL_RATE
+        return Options(
+            connect_timeout=settings.connect_timeout,
+            stall_timeout=settings.stall_timeout,
+            stall_rate=max(1, min(_STALL_RATE, share)),
+            limit_rate=settings.limit_rate,
+            ca_bundle=settings.ca_bundle,
+            credentials=Credentials(settings.auth, environment_variable),
+        )
+
+    @cached_property
     def _pooch(self) -> PoochDownloads:
-        return PoochDownloads(self._folder)
+        return PoochDownloads(self._options, self._folder)
 
     @cached_property
     def _http(self) -> Http | PoochDownloads:
         try:
-            from dscache.sources.http import Http, Options
+            from dscache.sources.http import Http
         except ImportError as error:
             self._emit(
                 Notice(f"downloading with one stream and without resume: no pycurl ({error})")
             )
             return self._pooch
-        settings = self._settings
-        options = Options(
-            connect_timeout=settings.connect_timeout,
-            stall_timeout=settings.stall_timeout,
-            ca_bundle=settings.ca_bundle,
-            credentials=Credentials(settings.auth, environment_variable),
-        )
-        return Http(options, settings.jobs)
+        return Http(self._options, self._settings.jobs)
 
 
 def rewritten(url: str, table: Mapping[str, str]) -> str:
     """The URL after the user's table of prefixes; the longest prefix wins."""
+    if not table:
+        return url
     prefix = max((each for each in table if url.startswith(each)), key=len, default=None)
     return url if prefix is None else table[prefix] + url[len(prefix) :]

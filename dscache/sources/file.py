@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import urllib.parse
 import urllib.request
 
@@ -56,6 +58,9 @@ class _Reading:
             os.close(fd)
 
     def _open(self, path: str, request: Request) -> None:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
+            raise OSError(errno.EINVAL, "not a regular file", path)
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         found = os.fstat(self._fd)
         validator = f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"'
@@ -65,8 +70,8 @@ class _Reading:
         self.head = Head(start, found.st_size, validator)
 
     def _fail(self, error: OSError) -> None:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        self.failure = Failure(Trouble.REFUSED, reason, 404 if error.errno == 2 else 403)
+        status = 404 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 403
+        self.failure = Failure(Trouble.REFUSED, error.strerror or str(error), status)
         self.cancel()
 
 

@@ -1,111 +1,182 @@
 """What Pooch can download and libcurl here may not: ftp, sftp and doi, whole files only.
 
 Also stands in for HTTP where pycurl cannot be imported. Pooch's downloaders write a file; it is
-written to a temporary one beside the parts and handed on from there.
+written to a temporary one beside the parts and handed on from there. What they raise is translated
+here, and only here.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import ftplib
 import os
 import secrets
 import threading
-import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from dscache import filesystem
+from dscache.errors import InvalidFile, UnsafeError
+from dscache.sources import answers
 from dscache.sources.exchange import Exchange, Failure, Head, Request, Trouble
 from dscache.sources.file import Files
+from dscache.sources.options import Options, default_ca_bundle
+
+_CHUNK = 1 << 20
+_REFUSED = (ftplib.error_perm, FileNotFoundError, PermissionError, ValueError)
+_BROKEN = (OSError, EOFError, ftplib.Error)
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class PoochDownloads:
     """Runs each download in a thread of its own, since Pooch's downloaders block."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, options: Options, folder: str) -> None:
+        self._options = options
         self._folder = folder
+        self._news = threading.Event()
 
     def start(self, request: Request) -> Exchange:
         """Begin to download; offsets are not honoured."""
-        return _Download(request.url, self._folder)
+        filesystem.make_folder(self._folder)
+        file = os.path.join(self._folder, f"pooch.{secrets.token_hex(8)}.tmp")
+        return _Download(request.url, file, self._options, self._news)
 
     def wait(self, seconds: float) -> None:
-        """Progress happens in the threads."""
-        time.sleep(min(seconds, 0.02))
+        """Wait until a download has ended; what it brought is handed out without waiting."""
+        if self._news.wait(seconds):
+            self._news.clear()
 
     def close(self) -> None:
-        """Downloads that still run end with their process; nobody reads their files."""
+        """Downloads that still run end with their process, and nobody reads their files."""
 
 
 class _Download:
-    def __init__(self, url: str, folder: str) -> None:
+    def __init__(self, url: str, file: str, options: Options, news: threading.Event) -> None:
         self.head: Head | None = None
         self.failure: Failure | None = None
         self.done = False
         self._url = url
-        self._file = os.path.join(folder, f"pooch.{secrets.token_hex(8)}.tmp")
+        self._file = file
+        self._options = options
+        self._news = news
         self._body: Exchange | None = None
         self._arrived = threading.Event()
         self._trouble: Exception | None = None
-        threading.Thread(target=self._run, daemon=True).start()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, name="dscache-pooch", daemon=True).start()
 
     def take(self) -> list[bytes]:
         if self.done or not self._arrived.is_set():
             return []
         if self._body is None:
-            self._open()
+            self._body = self._open()
         if self._body is None:
             return []
         chunks = self._body.take()
         if self._body.done:
             self.failure = self._body.failure
             self.cancel()
+        else:
+            self._news.set()  # there is more at once
         return chunks
 
     def cancel(self) -> None:
-        self.done = True
+        with self._lock:
+            self.done = True
         if self._body:
             self._body.cancel()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._file)
+        if self._arrived.is_set():
+            filesystem.unlink(self._file)
 
-    def _open(self) -> None:
-        if self._trouble:
-            self.failure = Failure(Trouble.CONNECTION, f"{self._trouble}")
+    def _open(self) -> Exchange | None:
+        trouble = self._trouble
+        if trouble:
             self.cancel()
-            return
-        self._body = Files().start(Request(Path(self._file).as_uri()))
-        self.head = Head(0, os.path.getsize(self._file))
+            if isinstance(trouble, InvalidFile) or getattr(trouble, "errno", None) in _DISK:
+                raise trouble  # of this machine, not of the source
+            self.failure = _failure(trouble, self._url)
+            return None
+        body = Files().start(Request(Path(self._file).as_uri()))
+        self.head = Head(0, body.head.total) if body.head else None
+        return body
 
     def _run(self) -> None:
         try:
-            downloader, url = _downloader(self._url)
-            downloader(url, self._file, None)
-        except _known_errors(self._url) as error:
+            _download(self._url, self._file, self._options)
+        except Exception as error:  # noqa: BLE001 - whatever a protocol's library raises
             self._trouble = error
-        finally:
+        with self._lock:
             self._arrived.set()
+            if self.done:  # cancelled: nobody else will remove the file
+                filesystem.unlink(self._file)
+        self._news.set()
 
 
-def _downloader(url: str) -> tuple[Any, str]:
-    """Pooch's downloader for the protocol, and the URL as that downloader wants it."""
+def _download(url: str, file: str, options: Options) -> None:
+    """Call Pooch's downloader for the protocol with the URL as that downloader wants it."""
     import pooch
 
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme == "ftp" and parts.port:  # it takes the port apart from the URL
-        bare = parts._replace(netloc=parts.hostname or "").geturl()
-        return pooch.FTPDownloader(port=parts.port), bare
-    return pooch.choose_downloader(url), url
+    if parts.scheme in ("http", "https"):
+        pooch.HTTPDownloader(chunk_size=_CHUNK, **_for_requests(url, options))(url, file, None)
+    elif parts.scheme == "ftp":
+        downloader = pooch.FTPDownloader(
+            port=parts.port or ftplib.FTP_PORT,
+            username=urllib.parse.unquote(parts.username or "anonymous"),
+            password=urllib.parse.unquote(parts.password or ""),
+            timeout=options.stall_timeout,
+            chunk_size=_CHUNK,
+        )
+        path = urllib.parse.unquote(parts.path)
+        downloader(f"ftp://{parts.hostname}{path}", file, None)
+    else:
+        pooch.choose_downloader(url)(url, file, None)
 
 
-def _known_errors(url: str) -> tuple[type[Exception], ...]:
-    """What the protocol's library raises when the network or the server fails."""
-    known: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, ftplib.Error)
-    if url.startswith("sftp:"):
-        try:
-            import paramiko  # type: ignore[import-untyped, unused-ignore]
-        except ImportError:
-            return known
-        return (*known, paramiko.SSHException)
-    return known
+def _for_requests(url: str, options: Options) -> dict[str, Any]:
+    """The same rules that libcurl gets, as arguments of `requests.get`."""
+    headers = {"Accept-Encoding": "identity", **options.headers_for(url, url)}
+    return {
+        "headers": headers,
+        "timeout": (options.connect_timeout, options.stall_timeout),
+        "verify": options.ca_bundle or default_ca_bundle(),
+        "hooks": {"response": _check_redirect},
+    }
+
+
+def _check_redirect(response: Any, **_: Any) -> None:
+    """Called by requests with each answer, before it follows a redirect."""
+    target = answers.redirect_target(response.url, response.status_code, _headers(response))
+    failure = answers.redirect_failure(response.url, target, 0) if target else None
+    if failure:
+        raise UnsafeError(failure.reason)
+
+
+def _failure(error: Exception, url: str) -> Failure:
+    """What an error of Pooch, or of the library that it uses for a protocol, means."""
+    response = getattr(error, "response", None)
+    if response is not None:  # a status that requests takes for an error
+        answer = answers.interpret(Request(""), response.status_code, _headers(response))
+        if isinstance(answer, Failure):
+            return answer
+    reason = _without_secrets(str(error), url) or type(error).__name__
+    if isinstance(error, UnsafeError):
+        return Failure(Trouble.UNSAFE, reason)
+    if isinstance(error, ftplib.error_temp):
+        return Failure(Trouble.BUSY, reason)
+    if isinstance(error, _REFUSED):
+        return Failure(Trouble.REFUSED, reason)
+    return Failure(Trouble.CONNECTION if isinstance(error, _BROKEN) else Trouble.UNUSABLE, reason)
+
+
+def _without_secrets(text: str, url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    for secret in filter(None, (parts.query, parts.password)):
+        text = text.replace(secret, "…")
+    return text
+
+
+def _headers(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}

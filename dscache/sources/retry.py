@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from dscache.sources.exchange import Failure, Trouble
@@ -31,11 +30,13 @@ class Budget:
 
     def spend(self) -> bool:
         """Use one retry; False if there is none left."""
+        if self._left <= 0:
+            return False
         self._left -= 1
-        return self._left >= 0
+        return True
 
     def refill(self) -> None:
-        """A file is complete: the network works."""
+        """A file is complete, or much of one has come: the network works."""
         self._left = min(self._most, self._left + 1)
 
 
@@ -45,6 +46,8 @@ def delay(failure: Failure, attempt: int, policy: Policy) -> float | None:
     `attempt` counts the failures in a row without progress, from 1. The wait doubles each time,
     with jitter, and is never shorter than what the server asks for (RFC 9110, 10.2.3).
     """
+    import random  # late: most calls never try again
+
     if failure.trouble not in _RETRYABLE or attempt > policy.retries:
         return None
     asked = failure.retry_after or 0.0

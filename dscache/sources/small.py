@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dscache.errors import InvalidFile, TransferError, UnsafeError
-from dscache.sources.exchange import Failure, Request, Source, Trouble
+from dscache.sources.encoding import GZIP, unzipped
+from dscache.sources.exchange import Failure, Head, Request, Source, Trouble
 from dscache.sources.retry import Policy, delay
 from dscache.urls import redacted
 
 _MISSING = frozenset({404, 410})
+_LOOK = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Answer:
     data: bytes | None = None
     validator: str = ""
     unchanged: bool = False
+
+
+SmallReader = Callable[[str, str], Answer]
 
 
 def read_small(source: Source, url: str, *, limit: int, policy: Policy, known: str = "") -> Answer:
@@ -55,22 +61,31 @@ def read_small(source: Source, url: str, *, limit: int, policy: Policy, known: s
 
 def _once(source: Source, request: Request, limit: int) -> Answer | Failure:
     exchange = source.start(request)
-    chunks: list[bytes] = []
-    while not exchange.done:
-        source.wait(0.25)
-        chunks += exchange.take()
-        if sum(map(len, chunks)) > limit:
-            exchange.cancel()
-            raise InvalidFile(f"{redacted(request.url)} is longer than {limit} bytes")
-    chunks += exchange.take()
-    if exchange.failure is None:
-        validator = exchange.head.validator if exchange.head else ""
-        return Answer(b"".join(chunks), validator if validator.startswith('"') else "")
-    if exchange.failure.status == 304:
+    data = bytearray()
+    try:
+        while not exchange.done:
+            source.wait(_LOOK)
+            for chunk in exchange.take():
+                data += chunk
+            if len(data) > limit:
+                raise InvalidFile(f"{redacted(request.url)} is longer than {limit} bytes")
+        for chunk in exchange.take():
+            data += chunk
+    finally:
+        exchange.cancel()
+    failure = exchange.failure
+    if failure is None:
+        return _answer(bytes(data), exchange.head or Head(), limit)
+    if failure.status == 304:
         return Answer(unchanged=True)
-    if exchange.failure.status in _MISSING:
-        return Answer()
-    return exchange.failure
+    return Answer() if failure.status in _MISSING else failure
 
 
-SmallReader = Callable[[str, str], Answer]
+def _answer(data: bytes, head: Head, limit: int) -> Answer | Failure:
+    if head.encoding in GZIP:
+        try:
+            data = b"".join(unzipped([data], limit))
+        except zlib.error as error:
+            return Failure(Trouble.CONNECTION, f"damaged gzip ({error})")
+    # A date tells nothing of two changes within a second, and entries change at any time.
+    return Answer(data, head.validator if head.validator.startswith('"') else "")

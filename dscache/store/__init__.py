@@ -7,6 +7,7 @@ together. It knows nothing of registries, networks or the names people use outsi
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from functools import cached_property
@@ -65,7 +66,9 @@ class Store:
             filesystem.make_folder(self.layout.parts)
             if not os.path.exists(self.layout.version):
                 filesystem.publish_bytes(CACHEDIR_TAG.encode(), self.layout.tag)
-                filesystem.publish_bytes(f"{FORMAT}\n".encode(), self.layout.version)
+                # Synced, since a torn VERSION would shut everybody out.
+                version = f"{FORMAT}\n".encode()
+                filesystem.publish_bytes(version, self.layout.version, durable=True)
             if not os.access(self.layout.parts, os.W_OK):
                 raise PermissionError(13, "Permission denied", self.layout.parts)
 
@@ -82,20 +85,15 @@ class Store:
             )
 
     def set_aside(self, name: str, data: bytes) -> str:
-        """Keep wrong bytes for a look; return where they are."""
-        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{name}"
+        """Keep wrong bytes for a look, under a name like `name`; return where they are."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:]
+        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{plain}"
         filesystem.publish_bytes(data, path)
         return path
 
-    def set_aside_file(self, name: str, source: str) -> str:
-        """Move a file of wrong bytes out of the way; return where it is."""
-        filesystem.make_folder(self.layout.quarantine)
-        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{name}"
-        filesystem.rename(source, path)
-        return path
-
     def _check_version(self) -> None:
-        version = filesystem.parsed(self.layout.version, _read_version)
+        with filesystem.storage_errors(f"the cache folder {self.layout.root} cannot be read"):
+            version = filesystem.parsed(self.layout.version, _read_version)
         if version is not None and version > FORMAT:
             raise StorageError(
                 f"the cache {self.layout.root} has format {version}; "

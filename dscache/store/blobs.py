@@ -1,9 +1,11 @@
 """Blobs: verified, read-only files under their sha256, and the aliases and proofs beside them.
 
 Only this module makes a `Blob`, and a `Blob` is verified: nothing downstream checks again. Bytes
-become a blob by one rename after their hash was found right. Bytes found under blobs/ are believed
-without hashing only if a proof says that they were measured in the running boot, or were synced to
-the disk after they were measured (`durable`), and that file size and time are as they were then.
+become a blob by one rename, the last step, after their hash was found right. Bytes found under
+blobs/ are believed without hashing only if a proof says that they were measured in the running
+boot, or were synced to the disk after they were measured (`durable`), and that file size and time
+are as they were then. A file that is not believed stays until the right bytes take its place:
+moving it away could hit the right ones that another process is just putting there.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from dscache import filesystem
-from dscache.digest import Digest, Sums, sums_of
-from dscache.errors import IntegrityError, StorageError
+from dscache.digest import Digest, Sums, fast_sum_of, sums_of
+from dscache.errors import IntegrityError
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, this_boot
 
@@ -43,9 +46,22 @@ class _Proof(msgspec.Struct, frozen=True):
     durable: bool
     format: int = 1
 
+    def fits(self, found: os.stat_result) -> bool:
+        """True if the file has not been written to since it was measured."""
+        return (self.size, self.mtime_ns) == (found.st_size, found.st_mtime_ns)
+
+    @property
+    def holds(self) -> bool:
+        """True if no power cut can have come between measuring and now."""
+        return self.durable or (self.boot is not None and self.boot == this_boot())
+
 
 class Blobs:
-    """The blobs of one cache root. With `durable` each is synced before it is published."""
+    """The blobs of one cache root. With `durable` each is synced before it is published.
+
+    What publishes raises the operating system's error as it comes, for who knows what was to be
+    stored; everything else raises StorageError.
+    """
 
     def __init__(self, layout: Layout, *, durable: bool) -> None:
         self._layout = layout
@@ -62,12 +78,13 @@ class Blobs:
         sha256 = self._resolve(wanted)
         if sha256 is None:
             return None
-        blob = self._proven(sha256)
-        if blob is None:
-            return None
-        unproven = [each for each in wanted if not self._is_known(blob, each)]
-        if unproven:
-            self._check(blob, unproven)
+        with filesystem.storage_errors("a file of the cache cannot be read"):
+            blob = self._believed(sha256)
+            if blob is None:
+                return None
+            unproven = [each for each in wanted if not self._is_known(blob, each)]
+            if unproven:
+                self._check(blob, unproven)
         return blob
 
     def may_have(self, digest: Digest) -> bool:
@@ -77,19 +94,16 @@ class Blobs:
 
     def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
         """Store bytes whose hashes the caller has computed and found right."""
-        sha256 = sums["sha256"]
         temporary = self._layout.part("small", secrets.token_hex(8))
-        fd = filesystem.create(temporary, final=True)
-        try:
+        with filesystem.created(temporary, final=True) as fd:
             filesystem.write(fd, [data], 0)
             if self._durable:
                 filesystem.sync(fd)
+        try:
+            return self._publish(temporary, len(data), sums, known_as)
         except BaseException:
-            filesystem.unlink(temporary)
+            filesystem.drop(temporary)
             raise
-        finally:
-            os.close(fd)
-        return self._publish(temporary, Blob(sha256, len(data), sums["xxh3_128"], ""), known_as)
 
     def publish_file(
         self, path: str, size: int, sums: Sums, known_as: Iterable[Digest] = ()
@@ -98,41 +112,43 @@ class Blobs:
         filesystem.seal(path)
         if self._durable:
             filesystem.sync_path(path)
-        return self._publish(path, Blob(sums["sha256"], size, sums["xxh3_128"], ""), known_as)
+        return self._publish(path, size, sums, known_as)
 
     def sync(self, blob: Blob) -> None:
-        """Bring a blob that was verified to the disk."""
-        filesystem.sync_path(blob.path)
-        filesystem.sync_path(os.path.dirname(blob.path))
-        self._prove(blob, durable=True)
+        """Bring a blob that was verified to the disk, if it is not known to be there."""
+        with filesystem.storage_errors("a file of the cache cannot be synced"):
+            found = os.stat(blob.path)
+            proof = self._proof(blob.sha256) if blob.size > SMALL else None
+            if proof is None or not proof.durable or not proof.fits(found):
+                filesystem.sync_path(blob.path)
+                filesystem.sync_path(os.path.dirname(blob.path))
+                self._prove(blob, found.st_mtime_ns, durable=True)
 
     def verify(self, sha256: str, size: int, xxh3_128: str) -> Blob | None:
         """The blob if its bytes still have that size and xxh3_128, else None."""
         path = self._layout.blob(sha256)
-        try:
-            if os.stat(path).st_size != size:
+        with filesystem.storage_errors("a file of the cache cannot be read"):
+            try:
+                if os.stat(path).st_size != size or fast_sum_of(path) != xxh3_128:
+                    return None
+            except FileNotFoundError:
                 return None
-            sums = sums_of(path)
-        except FileNotFoundError:
-            return None
-        if sums["xxh3_128"] != xxh3_128:
-            return None
         return Blob(sha256, size, xxh3_128, path)
 
-    def _publish(self, source: str, found: Blob, known_as: Iterable[Digest]) -> Blob:
-        target = self._layout.blob(found.sha256)
-        blob = Blob(found.sha256, found.size, found.xxh3_128, target)
-        try:
-            filesystem.rename(source, target)
-        except FileNotFoundError:
-            filesystem.make_folder(os.path.dirname(target))
-            filesystem.rename(source, target)
-        if self._durable:
-            filesystem.sync_path(os.path.dirname(target))
-        if blob.size > SMALL:
-            self._prove(blob, durable=self._durable)
+    def _publish(self, source: str, size: int, sums: Sums, known_as: Iterable[Digest]) -> Blob:
+        sha256 = sums["sha256"]
+        blob = Blob(sha256, size, sums["xxh3_128"], self._layout.blob(sha256))
         for digest in known_as:
             self._remember(digest, blob)
+        if size > SMALL:
+            self._prove(blob, os.stat(source).st_mtime_ns, durable=self._durable)
+        try:
+            filesystem.rename(source, blob.path)
+        except FileNotFoundError:
+            filesystem.make_folder(os.path.dirname(blob.path))
+            filesystem.rename(source, blob.path)
+        if self._durable:
+            filesystem.sync_path(os.path.dirname(blob.path))
         return blob
 
     def _resolve(self, digests: tuple[Digest, ...]) -> str | None:
@@ -145,35 +161,24 @@ class Blobs:
                 return sha256
         return None
 
-    def _proven(self, sha256: str) -> Blob | None:
+    def _believed(self, sha256: str) -> Blob | None:
         path = self._layout.blob(sha256)
         try:
             found = os.stat(path)
+            proof = self._proof(sha256) if found.st_size > SMALL else None
+            if proof and proof.holds and proof.fits(found):
+                return Blob(sha256, proof.size, proof.xxh3_128, path)
+            sums = sums_of(path)
         except FileNotFoundError:
             return None
-        if found.st_size > SMALL:
-            proof = self._proof(sha256)
-            if proof and (proof.durable or (proof.boot and proof.boot == this_boot())):
-                if (proof.size, proof.mtime_ns) == (found.st_size, found.st_mtime_ns):
-                    return Blob(sha256, proof.size, proof.xxh3_128, path)
-        return self._rehash(sha256, path)
-
-    def _rehash(self, sha256: str, path: str) -> Blob | None:
-        sums = sums_of(path)
         if sums["sha256"] != sha256:
-            self._set_aside(path)
             return None
-        blob = Blob(sha256, os.stat(path).st_size, sums["xxh3_128"], path)
-        if blob.size > SMALL and os.access(self._layout.root, os.W_OK):
-            self.sync(blob)
+        blob = Blob(sha256, found.st_size, sums["xxh3_128"], path)
+        if blob.size > SMALL:
+            with suppress(OSError):  # a cache of others; without a proof it is hashed again
+                filesystem.sync_path(path)
+                self._prove(blob, found.st_mtime_ns, durable=True)
         return blob
-
-    def _set_aside(self, path: str) -> None:
-        """Move a file that is no longer what its name says out of the way."""
-        with filesystem.storage_errors(f"the damaged file {path} cannot be moved away"):
-            filesystem.make_folder(self._layout.quarantine)
-            token = secrets.token_hex(4)
-            filesystem.rename(path, f"{self._layout.quarantine}/blob.{token}")
 
     def _is_known(self, blob: Blob, digest: Digest) -> bool:
         if digest.algorithm == "sha256":
@@ -191,14 +196,15 @@ class Blobs:
                 hint="the registry entry contradicts itself; tell its maintainer",
                 digest=f"sha256:{blob.sha256}",
             )
-        for digest in digests:
-            self._remember(digest, blob)
+        with suppress(OSError):  # a cache of others; without an alias it is hashed again
+            for digest in digests:
+                self._remember(digest, blob)
 
     def _alias(self, digest: Digest) -> str | None:
         try:
             text = filesystem.read_small(self._layout.alias(digest), 65).decode("ascii", "replace")
             return Digest("sha256", text.strip()).hex
-        except (FileNotFoundError, StorageError, ValueError):
+        except (OSError, ValueError):
             return None  # torn or tampered with: as good as none
 
     def _remember(self, digest: Digest, blob: Blob) -> None:
@@ -210,14 +216,12 @@ class Blobs:
         try:
             data = filesystem.read_small(self._layout.proof(sha256), 4096)
             return msgspec.json.decode(data, type=_Proof)
-        except (FileNotFoundError, StorageError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError):
             return None  # no proof means that the bytes are hashed
 
-    def _prove(self, blob: Blob, *, durable: bool) -> None:
-        if blob.size <= SMALL:
-            return
-        proof = _Proof(
-            blob.size, os.stat(blob.path).st_mtime_ns, blob.xxh3_128, this_boot(), durable
-        )
-        path = self._layout.proof(blob.sha256)
-        filesystem.publish_bytes(msgspec.json.encode(proof), path, durable=self._durable)
+    def _prove(self, blob: Blob, mtime_ns: int, *, durable: bool) -> None:
+        """Write down what was measured. `mtime_ns` is the file's time before it was."""
+        if blob.size > SMALL:
+            proof = _Proof(blob.size, mtime_ns, blob.xxh3_128, this_boot(), durable)
+            path = self._layout.proof(blob.sha256)
+            filesystem.publish_bytes(msgspec.json.encode(proof), path, durable=self._durable)

@@ -2,15 +2,17 @@
 
 A lock file is opened read-write (NFSv4 wants that) and never removed, since waiters could split
 across two inodes. Beside it a `.holder` file names who has it, for the message of those who wait.
-filelock is used here and nowhere else.
+Where a filesystem knows no locks, everybody goes ahead. filelock is used here and nowhere else.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import filelock
@@ -24,6 +26,7 @@ from dscache.store.layout import Layout
 #: How often those who wait look who holds the lock now, in seconds.
 _LOOK_AGAIN = 5.0
 _POLL = 0.02
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -97,8 +100,9 @@ class Locks:
 
     def _taken(self, key: str, lock: filelock.BaseFileLock) -> Lock:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = _Holder(platform.node(), os.getpid(), now)
-        filesystem.publish_bytes(msgspec.json.encode(holder), self._layout.holder(key))
+        holder = msgspec.json.encode(_Holder(platform.node(), os.getpid(), now))
+        with suppress(OSError):  # only a message is lost
+            filesystem.publish_bytes(holder, self._layout.holder(key))
         return Lock(lock)
 
 
@@ -108,5 +112,6 @@ def _acquired(lock: filelock.BaseFileLock, timeout: float) -> bool:
     except filelock.Timeout:
         return False
     except OSError as error:
-        raise filesystem.storage_error("the cache's locks cannot be used", error) from error
+        if error.errno not in _NO_LOCKS:
+            raise filesystem.storage_error("the cache's locks cannot be used", error) from error
     return True

@@ -15,6 +15,9 @@ from functools import lru_cache
 
 import msgspec
 
+#: States of a process that has ended, though nobody has asked for its exit code yet.
+_ENDED = frozenset("ZX")
+
 
 class Boot(msgspec.Struct, frozen=True):
     """One run of one kernel: while it lasts, what was written can be read back (page cache)."""
@@ -47,7 +50,7 @@ def this_boot() -> Boot | None:
 
 def this_process() -> Owner:
     """The running process; asked anew at each call, since a fork makes another one."""
-    return Owner(this_boot(), _namespace(), os.getpid(), _start(os.getpid()))
+    return Owner(this_boot(), _namespace(), os.getpid(), _status(os.getpid())[1])
 
 
 def is_gone(owner: Owner) -> bool | None:
@@ -63,9 +66,13 @@ def is_gone(owner: Owner) -> bool | None:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except (PermissionError, OverflowError):
         pass
-    return bool(owner.start) and _start(owner.pid) != owner.start
+    state, start = _status(owner.pid)
+    if state in _ENDED:
+        return True
+    # What /proc hides (hidepid), or where there is no /proc, a process of that pid is taken for it.
+    return bool(start and owner.start) and start != owner.start
 
 
 def _namespace() -> str:
@@ -75,15 +82,18 @@ def _namespace() -> str:
         return ""
 
 
-def _start(pid: int) -> str:
-    """Start time of a process in clock ticks since boot, field 22 of /proc/<pid>/stat."""
+def _status(pid: int) -> tuple[str, str]:
+    """State and start time of a process (in clock ticks since boot): fields 3 and 22 of its stat.
+
+    Empty where there is no such process, or it is not shown.
+    """
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    return (fields[0], fields[19]) if len(fields) > 19 else ("", "")
 
 
 def _read(path: str) -> str:
     try:
-        with open(path) as file:
+        with open(path, errors="replace") as file:  # a process may have any bytes in its name
             return file.read().strip()
     except OSError:
         return ""

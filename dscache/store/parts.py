@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -53,7 +54,10 @@ class Orphan:
 
 
 class Part:
-    """One growing file, written from its start; `size` bytes of it are here."""
+    """One growing file, written from its start; `size` bytes of it are here.
+
+    Methods that touch the disk raise the operating system's error as it comes.
+    """
 
     def __init__(self, layout: Layout, key: str, journal: Journal) -> None:
         self._layout = layout
@@ -77,25 +81,19 @@ class Part:
 
     def restart(self) -> None:
         """Throw the bytes away and begin again."""
+        self._write_journal(msgspec.structs.replace(self.journal, synced=0, validator=""))
         filesystem.truncate(self.fd, 0)
         self.size = 0
-        self._write_journal(msgspec.structs.replace(self.journal, synced=0, validator=""))
 
     def rewrite(self, chunks: Iterable[bytes]) -> None:
         """Replace the bytes by `chunks`, which may be made from them as they are read."""
-        made = f"{self.path}.new"
-        fd = filesystem.create(made)
         size = 0
-        try:
+        with filesystem.replacing(self.path) as fd:
             for chunk in chunks:
                 size += filesystem.write(fd, [chunk], size)
-            filesystem.rename(made, self.path)
-        except BaseException:
-            os.close(fd)
-            filesystem.unlink(made)
-            raise
-        self.close()
-        self.fd, self.size = fd, size
+            self._write_journal(msgspec.structs.replace(self.journal, synced=0, validator=""))
+            self.close()
+        self.fd, self.size = filesystem.open_for_update(self.path), size
 
     def sync(self) -> int:
         """Bring what is here to the disk; return how many bytes that were."""
@@ -108,12 +106,17 @@ class Part:
         self._write_journal(msgspec.structs.replace(self.journal, synced=size))
 
     def keep(self) -> None:
-        """Let go; whoever comes next may take the bytes over."""
+        """Let go; whoever comes next may take the bytes over.
+
+        Never fails: where the disk does not let it be written down, the part is free when this
+        process has ended.
+        """
         self.close()
-        if self.size:
-            self._write_journal(msgspec.structs.replace(self.journal, owner=None))
-        else:
-            self.discard()
+        with suppress(OSError):
+            if self.size and os.path.exists(self.path):
+                self._write_journal(msgspec.structs.replace(self.journal, owner=None))
+            else:
+                self.discard()
 
     def discard(self) -> None:
         """Remove the part and its journal."""
@@ -135,27 +138,45 @@ class Part:
         self.journal = journal
         filesystem.publish_bytes(msgspec.json.encode(journal), self._journal_path)
 
-    def _create(self) -> None:
-        self._write_journal(self.journal)
-        self.fd = filesystem.create(self.path)
+    def _begin(self, orphan: Orphan | None) -> bool:
+        """Make the file, or take over what `orphan` left; False if that cannot be had."""
+        try:
+            if orphan:
+                return self._adopt(orphan)
+            self._write_journal(self.journal)
+            self.fd = filesystem.create(self.path)
+        except BaseException:
+            self.keep()
+            raise
+        return True
 
     def _adopt(self, orphan: Orphan) -> bool:
-        """Take over what `orphan` left. False if somebody was faster."""
         source = self._layout.part(orphan.key, orphan.token)
-        self._write_journal(self.journal)
         try:
             if _is_free(orphan, source):
-                filesystem.rename(source, self.path)
-                filesystem.unlink(self._layout.journal(orphan.key, orphan.token))
+                self._take(orphan, source)
             else:
+                self._write_journal(self.journal)
                 _take_copy(source, self.path)
-        except FileNotFoundError:
-            self.forget()
+        except OSError:  # somebody was faster, or it is not ours to read
+            with suppress(OSError):
+                self.forget()
             return False
+        self.size = min(orphan.usable, os.stat(self.path).st_size)
         self.fd = filesystem.open_for_update(self.path)
-        self.size = min(orphan.usable, os.fstat(self.fd).st_size)
         filesystem.truncate(self.fd, self.size)
+        if self.journal.boot != this_boot():
+            synced = min(self.journal.synced, self.size)
+            self._write_journal(
+                msgspec.structs.replace(self.journal, boot=this_boot(), synced=synced)
+            )
         return True
+
+    def _take(self, orphan: Orphan, source: str) -> None:
+        """Move the file. The journal names the orphan's boot until what may be torn is cut off."""
+        self._write_journal(msgspec.structs.replace(orphan.journal, owner=self.journal.owner))
+        filesystem.rename(source, self.path)
+        filesystem.unlink(self._layout.journal(orphan.key, orphan.token))
 
 
 class Parts:
@@ -170,17 +191,17 @@ class Parts:
 
         `size` is the expected size of the whole; a longer orphan is not taken.
         """
-        owner = this_process()
+        ours = Journal(this_process(), this_boot())
         for orphan in self._orphans(key):
             if size is None or orphan.usable <= size:
                 journal = msgspec.structs.replace(
-                    orphan.journal, owner=owner, boot=this_boot(), synced=0
+                    orphan.journal, owner=ours.owner, boot=ours.boot, synced=0
                 )
                 part = Part(self._layout, key, journal)
-                if part._adopt(orphan):
+                if part._begin(orphan):
                     return part
-        part = Part(self._layout, key, Journal(owner, this_boot()))
-        part._create()
+        part = Part(self._layout, key, ours)
+        part._begin(None)
         return part
 
     def kept(self, key: str) -> int:
@@ -213,10 +234,11 @@ class Parts:
             data = filesystem.read_small(self._layout.journal(key, token), 64 << 10)
             journal = msgspec.json.decode(data, type=Journal)
             length = os.stat(self._layout.part(key, token)).st_size
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None  # just taken over by another process, or torn: left to pruning
+        except (OSError, msgspec.MsgspecError):
+            return None  # taken over by another process, torn or not ours to read
         if journal.owner and is_gone(journal.owner) is False:
             return None
+        # Where boots have no names, all of it is tried: the hash over the whole decides anyway.
         usable = length if journal.boot == this_boot() else min(length, journal.synced)
         return Orphan(key, token, journal, usable) if usable else None
 

@@ -8,13 +8,14 @@ the dataset, kept to the minute by the clock of the cache's own filesystem.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
 from dscache import filesystem
-from dscache.errors import StorageError
 from dscache.model import Dataset
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, this_boot
@@ -80,59 +81,75 @@ class Records:
         return self._layout.record(dataset.registry, dataset.name, dataset.version, dataset.content)
 
     def get(self, dataset: Dataset) -> Record | None:
-        """The record of exactly this content, or None. One that cannot be read counts as none."""
-        try:
-            record = filesystem.parsed(self.path(dataset), _read)
-        except (StorageError, msgspec.MsgspecError):
-            return None
+        """The record of exactly this content, or None. One that makes no sense counts as none.
+
+        Raises:
+            StorageError: the disk, or its permissions, do not let it be read.
+        """
+        record = _parsed(self.path(dataset))
         return record if record and record.content == dataset.content else None
 
     def put(self, record: Record) -> None:
-        """Write a record, replacing an earlier one of the same content."""
-        path = self._layout.record(record.registry, record.name, record.version, record.content)
-        filesystem.publish_bytes(msgspec.json.encode(record), path, durable=self._durable)
+        """Write a record, replacing an earlier one of the same content.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        with filesystem.storage_errors(f"the record of {record.name} cannot be written"):
+            data = msgspec.json.encode(record)
+            filesystem.publish_bytes(data, self._path(record), durable=self._durable)
 
     def use(self, dataset: Dataset) -> None:
         """Note that a dataset was used now. On a cache that cannot be written, nothing happens."""
         path = self.path(dataset)
-        if abs(time.time() - os.stat(path).st_mtime) > _USE_RESOLUTION:
-            filesystem.touch(path)
+        with suppress(OSError):
+            if abs(time.time() - os.stat(path).st_mtime) > _USE_RESOLUTION:
+                filesystem.touch(path)
 
     def last_used(self, record: Record) -> float:
         """When a dataset was last used, in seconds since 1970."""
-        path = self._layout.record(record.registry, record.name, record.version, record.content)
-        return os.stat(path).st_mtime
+        return os.stat(self._path(record)).st_mtime
 
     def all(self) -> Iterator[Record]:
-        """Every record that can be read, sorted by registry and name."""
+        """Every record that makes sense, sorted by registry and name.
+
+        Raises:
+            StorageError: one cannot be read.
+        """
         for path in self._paths():
-            try:
-                record = filesystem.parsed(path, _read)
-            except (StorageError, msgspec.MsgspecError):
-                continue
-            if record:
+            if record := _parsed(path):
                 yield record
 
     def contents(self, dataset: Dataset) -> set[str]:
         """The first 8 hex digits of every content recorded for that version of the dataset."""
         folder, _, name = self.path(dataset).rpartition("/")
-        start = name[: -len(f"{dataset.content[:8]}.json")]
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return set()
-        return {each[len(start) : -len(".json")] for each in names if each.startswith(start)}
+        start = re.escape(name[: -len(f"{dataset.content[:8]}.json")])
+        found = (re.fullmatch(f"{start}([0-9a-f]{{8}})\\.json", each) for each in _names(folder))
+        return {match[1] for match in found if match}
+
+    def _path(self, record: Record) -> str:
+        return self._layout.record(record.registry, record.name, record.version, record.content)
 
     def _paths(self) -> Iterator[str]:
-        try:
-            registries = sorted(os.listdir(self._layout.records))
-        except FileNotFoundError:
-            return
-        for registry in registries:
+        for registry in _names(self._layout.records):
             folder = f"{self._layout.records}/{registry}"
-            yield from (
-                f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")
-            )
+            yield from (f"{folder}/{name}" for name in _names(folder) if name.endswith(".json"))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _parsed(path: str) -> Record | None:
+    try:
+        return filesystem.parsed(path, _read)
+    except msgspec.MsgspecError:
+        return None
+    except OSError as error:
+        raise filesystem.storage_error("a record of the cache cannot be read", error) from error
 
 
 def _read(path: str) -> Record:

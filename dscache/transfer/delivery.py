@@ -12,34 +12,29 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 
 from dscache import filesystem
 from dscache.digest import Digest
 from dscache.errors import (
     DscacheError,
-    IntegrityError,
-    ManualDownload,
     NotCached,
     StorageError,
-    TransferError,
-    UnsafeError,
 )
 from dscache.events import Emit, Failed, Finished, Notice, Waiting
 from dscache.model import Artifact
-from dscache.quantities import show_duration, show_size
+from dscache.quantities import show_size
 from dscache.sources.exchange import Source, Trouble
 from dscache.sources.retry import Budget, Policy
 from dscache.store import SMALL, Blob, Store, key_of
 from dscache.store.locks import Lock
 from dscache.store.parts import Parts
 from dscache.transfer.download import Download, State, Tried
-from dscache.transfer.pool import Pool, hashing_threads
-from dscache.transfer.sink import Memory, Sink, Trailed
-
-_NEEDS_PERSON = frozenset({401, 403, 404, 410})
-_TRANSIENT = frozenset({Trouble.CONNECTION, Trouble.BUSY, Trouble.SHORT, Trouble.RANGE})
+from dscache.transfer.failures import failure_of, manual
+from dscache.transfer.hashing import hashing_threads
+from dscache.transfer.pool import Pool
+from dscache.transfer.sink import Memory, Trailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ class Delivery:
         self._limits = limits
         self._emit = emit
         self._executor: ThreadPoolExecutor = hashing_threads()
-        self._pool = Pool(source, limits.jobs, limits.rate, self._executor, emit)
+        self._pool = Pool(source, limits.jobs, limits.rate, emit)
         self._parts: Parts = store.parts()
         self._budget = Budget(limits.policy)
         self._ready: list[Delivered] = []
@@ -96,7 +91,10 @@ class Delivery:
         self._same: dict[str, list[Want]] = {}
 
     def run(self, wants: Iterable[Want]) -> Iterator[Delivered]:
-        """Yield every want once, in the order in which they come true or fail."""
+        """Yield every want once, in the order in which they come true or fail.
+
+        However this ends, what has arrived is kept for a later attempt, and the locks are free.
+        """
         try:
             with filesystem.storage_errors("the download cannot be stored"):
                 yield from self._deliver(wants, self._claim)
@@ -104,7 +102,8 @@ class Delivery:
                     again, self._deferred = self._deferred, []
                     yield from self._deliver(again, _First(self._wait, self._claim))
         finally:
-            for _, lock in self._claims.values():
+            for download, (_, lock) in self._claims.items():
+                download.sink.keep()
                 if lock:
                     lock.release()
             self._executor.shutdown()
@@ -112,12 +111,12 @@ class Delivery:
     def _deliver(
         self, wants: Iterable[Want], claim: Callable[[str], Lock | None]
     ) -> Iterator[Delivered]:
-        for download in self._pool.run(self._downloads(wants, claim)):
-            delivered = self._finish(download)
-            yield from self._hand_out()
-            yield delivered
-            for twin in self._same.pop(download.key, []):
-                yield self._twin(twin, delivered)
+        with closing(self._pool.run(self._downloads(wants, claim))) as finished:
+            for download in finished:
+                delivered = self._finish(download)
+                yield from self._hand_out()
+                yield delivered
+                yield from self._twins(self._same.pop(download.key), delivered)
         yield from self._hand_out()
 
     def _hand_out(self) -> Iterator[Delivered]:
@@ -145,7 +144,7 @@ class Delivery:
         if key in self._same:
             self._same[key].append(want)
             return None
-        self._check_can_download(artifact)
+        artifact = self._usable(artifact)
         lock = None
         if not is_small(artifact):
             lock = claim(key)
@@ -171,34 +170,38 @@ class Delivery:
             self._ready.append(Delivered(want, blob))
         return blob is not None
 
-    def _check_can_download(self, artifact: Artifact) -> None:
+    def _usable(self, artifact: Artifact) -> Artifact:
+        """The artifact with those of its sources that may be asked."""
         if not artifact.urls:
             raise manual(artifact)
-        if self._limits.offline and not all(url.startswith("file:") for url in artifact.urls):
+        if not self._limits.offline:
+            return artifact
+        local = tuple(url for url in artifact.urls if url.startswith("file:"))
+        if not local:
             raise NotCached(
                 f"{artifact.path} is not in the cache, and this is offline mode",
                 hint="run once without --offline (or DSCACHE_OFFLINE)",
                 path=artifact.path,
             )
+        return replace(artifact, urls=local)
 
     def _begin(self, key: str, artifact: Artifact) -> Download:
-        with filesystem.storage_errors("the download cannot be stored"):
-            sink = self._sink(key, artifact)
         return Download(
             key=key,
             artifact=artifact,
-            sink=sink,
+            sink=self._sink(key, artifact),
             emit=self._emit,
             policy=self._limits.policy,
             budget=self._budget,
             limit=self._limits.max_unknown_size,
         )
 
-    def _sink(self, key: str, artifact: Artifact) -> Sink:
+    def _sink(self, key: str, artifact: Artifact) -> Memory | Trailed:
         algorithms = [digest.algorithm for digest in artifact.digests]
         if is_small(artifact):
             return Memory(algorithms)
-        part = self._parts.begin(key, artifact.size)
+        with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
+            part = self._parts.begin(key, artifact.size)
         return Trailed(part, algorithms, self._executor)
 
     def _claim(self, key: str) -> Lock | None:
@@ -213,54 +216,66 @@ class Delivery:
 
     def _finish(self, download: Download) -> Delivered:
         want, lock = self._claims.pop(download)
+        blob, error = None, None
+        samples = [path for tried in download.tried if (path := self._set_aside(want, tried))]
         try:
             if download.state is State.DONE:
-                return self._publish(want, download)
-            error = self._error(download)
-            self._emit(Failed(download.key, str(error)))
-            return Delivered(want, None, error, download.received, download.kept)
+                blob = self._publish(want.artifact, download)
+                self._emit(Finished(download.key, blob.size))
+            else:
+                download.sink.keep()
+                kept = download.sink.size
+                error = failure_of(download.artifact, download.tried, kept, samples)
+        except StorageError as refused:
+            download.sink.keep()
+            error = refused
         finally:
             if lock:
                 lock.release()
+        if error:
+            self._emit(Failed(download.key, str(error)))
+        is_new = blob is not None
+        return Delivered(want, blob, error, download.received, download.kept, is_new)
 
-    def _publish(self, want: Want, download: Download) -> Delivered:
+    def _publish(self, artifact: Artifact, download: Download) -> Blob:
         sink, sums = download.sink, download.verified
         if sums is None:
             raise RuntimeError("a download is done only when it is verified")
-        known_as = want.artifact.digests
-        try:
+        with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
             if isinstance(sink, Memory):
-                blob = self._store.blobs.publish_bytes(sink.data, sums, known_as)
-            elif isinstance(sink, Trailed):
-                sink.release()
-                part = sink.part
-                blob = self._store.blobs.publish_file(part.path, part.size, sums, known_as)
-                part.forget()
-        except OSError as error:
-            sink.keep()
-            failure = filesystem.storage_error(f"{want.artifact.path} cannot be stored", error)
-            return Delivered(want, None, failure, download.received, download.kept)
-        self._emit(Finished(download.key, blob.size))
-        return Delivered(want, blob, None, download.received, download.kept, is_new=True)
+                return self._store.blobs.publish_bytes(sink.data, sums, artifact.digests)
+            sink.release()
+            part = sink.part
+            blob = self._store.blobs.publish_file(part.path, part.size, sums, artifact.digests)
+            part.forget()
+            return blob
 
-    def _twin(self, want: Want, delivered: Delivered) -> Delivered:
-        """The outcome of a want for the very file that another want of this call asked for."""
-        if delivered.blob is None:
-            return Delivered(want, None, delivered.error)
-        blob = self._store.blobs.find(want.artifact.digests)
-        return Delivered(want, blob or delivered.blob)
+    def _twins(self, twins: list[Want], delivered: Delivered) -> Iterator[Delivered]:
+        """What comes of other wants of this call for the very file that was delivered."""
+        for twin in twins:
+            if delivered.blob is None and twin.artifact.urls != delivered.want.artifact.urls:
+                self._deferred.append(twin)  # it has sources of its own
+            elif delivered.blob is None:
+                yield Delivered(twin, None, delivered.error)
+            else:
+                yield self._look_again(twin)
 
-    def _error(self, download: Download) -> DscacheError:
-        kept = download.sink.size
-        download.sink.keep()
-        samples = [self._set_aside(download.artifact, tried) for tried in download.tried]
-        return failure_of(download.artifact, download.tried, kept, [s for s in samples if s])
+    def _look_again(self, want: Want) -> Delivered:
+        try:
+            return Delivered(want, self._store.blobs.find(want.artifact.digests))
+        except DscacheError as error:
+            return Delivered(want, None, error)
 
-    def _set_aside(self, artifact: Artifact, tried: Tried) -> str:
-        if not tried.sample:
+    def _set_aside(self, want: Want, tried: Tried) -> str:
+        """Keep what a source has sent instead of the file, and say so; return where it is."""
+        if tried.failure.trouble is not Trouble.WRONG:
             return ""
-        path = self._store.set_aside(os.path.basename(artifact.path)[-80:], tried.sample)
-        self._emit(Notice(f"{artifact.path}: wrong bytes from {tried.url}, kept in {path}"))
+        path = ""
+        with suppress(OSError):  # of the disk that is full we shall hear in another place
+            name = os.path.basename(want.artifact.path)[-80:]
+            path = self._store.set_aside(name, tried.sample) if tried.sample else ""
+        kept = f"; it is kept in {path}" if path else ""
+        self._emit(Notice(f"{want.artifact.path}: {tried.url}: {tried.failure.reason}{kept}"))
         return path
 
 
@@ -282,51 +297,6 @@ def is_small(artifact: Artifact) -> bool:
     return artifact.size is not None and artifact.size <= SMALL
 
 
-def manual(artifact: Artifact) -> ManualDownload:
-    """The error for an artifact that a person must download."""
-    return ManualDownload(
-        f"{artifact.path} must be downloaded by hand:\n{artifact.manual.strip()}",
-        hint="afterwards run `dscache import NAME FILE`",
-        path=artifact.path,
-        instructions=artifact.manual,
-    )
-
-
-def failure_of(
-    artifact: Artifact, tried: list[Tried], kept: int, samples: list[str]
-) -> DscacheError:
-    """The one error for a file that no source gave, by the kinds of what went wrong."""
-    troubles = {each.failure.trouble for each in tried}
-    statuses = {each.failure.status for each in tried}
-    if artifact.manual and statuses & _NEEDS_PERSON:
-        return manual(artifact)
-    lines = "".join(f"\n  {each.url}: {each.failure.reason}" for each in tried)
-    facts: dict[str, Any] = {
-        "path": artifact.path,
-        "sources": [{"url": each.url, "reason": each.failure.reason} for each in tried],
-        "quarantine": samples,
-        "bytes_kept": kept,
-    }
-    if troubles == {Trouble.UNSAFE}:
-        return UnsafeError(f"{artifact.path} could not be fetched safely:{lines}", **facts)
-    if Trouble.WRONG in troubles and not troubles & _TRANSIENT:
-        expected = f"expected {artifact.identity}"
-        size = f", {artifact.size} bytes" if artifact.size is not None else ""
-        return IntegrityError(
-            f"{artifact.path}: wrong bytes from every source ({expected}{size}):{lines}",
-            hint=f"what came is kept in {', '.join(samples)}" if samples else "",
-            **facts,
-        )
-    keep = f"{show_size(kept)} are kept and will be used; " if kept else ""
-    waits = [each.failure.retry_after for each in tried if each.failure.retry_after]
-    when = f"the server asks to wait {show_duration(min(waits))}; " if waits else ""
-    return TransferError(
-        f"{artifact.path} could not be downloaded:{lines}",
-        hint=f"{keep}{when}run the same command again to go on",
-        **facts,
-    )
-
-
 def _key(artifact: Artifact) -> str:
     identity = artifact.identity
     if identity:
@@ -336,14 +306,21 @@ def _key(artifact: Artifact) -> str:
 
 
 def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
-    """Bytes that downloading what is missing will take, as far as sizes are known."""
+    """Bytes that downloading what is missing will take, as far as sizes are known.
+
+    Where all would fit even if nothing were here, nothing is looked up.
+    """
+    sized = [each for each in artifacts if each.size]
+    most = sum(each.size or 0 for each in sized)
+    if most <= filesystem.free_space(store.layout.root):
+        return most
     parts = store.parts()
     needed = 0
-    for each in artifacts:
+    for each in sized:
         identity = each.identity
-        if each.size and not (identity and store.blobs.may_have(identity)):
+        if not (identity and store.blobs.may_have(identity)):
             kept = 0 if is_small(each) else parts.kept(_key(each))
-            needed += max(0, each.size - kept)
+            needed += max(0, (each.size or 0) - kept)
     return needed
 
 

@@ -7,36 +7,41 @@ whoever runs the pool. The rules (each from a failure of a system before us):
 2. Bytes of another validator than the first ones start the file over.
 3. The length is checked before the hash, with an error of its own.
 4. A source that sent wrong bytes is not asked for them again.
-5. If the bytes come from more than one attempt, a wrong hash first starts the file over once.
+5. If the bytes come from more than one attempt, a wrong hash first starts the file over, once.
 6. No more bytes are taken than the file can have.
+7. Where no hash will tell, bytes of two attempts are put together only under one validator.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from dscache.digest import Sums
 from dscache.events import Emit, Notice, Retrying
 from dscache.model import Artifact
 from dscache.quantities import show_size
+from dscache.sources.encoding import GZIP, unzipped
 from dscache.sources.exchange import Failure, Head, Request, Trouble
 from dscache.sources.retry import Budget, Policy, delay
-from dscache.transfer.sink import Sink, Trailed
+from dscache.transfer.sink import Memory, Origin, Trailed
 from dscache.urls import redacted
 
 _SAMPLE = 64 << 10
-_DECODE = 1 << 20
+_SHOWN = 80
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_GZIP = frozenset({"gzip", "x-gzip"})
+_PAGE_NAMES = (".html", ".htm", ".xhtml")
+_PAGE_STARTS = (b"<!doctype html", b"<html")
+_GZIP_NAMES = (".gz", ".tgz")
+#: Bytes between two failures that show that the network works.
+_MUCH = 1 << 20
 
 
 class State(Enum):
     """What the pool has to do next."""
 
-    READY = "ready"  # send `request()`
+    READY = "ready"  # send `request()`, after `wait` seconds
     RECEIVING = "receiving"  # hand over what arrives
     HASHING = "hashing"  # ask `verify()` until it has an answer
     DONE = "done"  # verified
@@ -45,7 +50,7 @@ class State(Enum):
 
 @dataclass
 class Tried:
-    """One source that did not give the file."""
+    """One source that did not give the file, with the first of the wrong bytes that it sent."""
 
     url: str
     failure: Failure
@@ -56,33 +61,43 @@ class Tried:
 class Download:
     """One artifact on its way into a sink.
 
-    `limit` is the size that a body may have where the artifact's size is not known.
+    Attributes:
+        limit: the size that a body may have where the artifact's size is not known.
+        kept: bytes that earlier attempts had left.
+        received: bytes that crossed the network.
+        wait: seconds to wait before the next request.
+        head: what the source has said in answer to the current request.
+        verified: the hashes, once they have been found right.
     """
 
     key: str
     artifact: Artifact
-    sink: Sink
+    sink: Memory | Trailed
     emit: Emit
     policy: Policy
     budget: Budget
     limit: int
     state: State = State.READY
-    received: int = 0
-    tried: list[Tried] = field(default_factory=list)
     wait: float = 0.0
+    received: int = 0
+    head: Head | None = None
     verified: Sums | None = None
+    tried: list[Tried] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kept = self.sink.size
-        self._mirror = 0
-        self.head: Head | None = None
-        self._attempts = 0
-        self._high_water = self.sink.size
-        self._mixed = self.sink.size > 0
-        self._restarted_for_range = False
-        self._sample: bytearray | None = None
+        self._mixed = self.kept > 0
+        self._begin_mirror(0)
         if self.artifact.size is not None and self.sink.size == self.artifact.size > 0:
             self.state = State.HASHING
+
+    def _begin_mirror(self, number: int) -> None:
+        self._mirror = number
+        self._attempts = 0  # failures in a row without progress
+        self._high_water = self.sink.size  # progress is what lies beyond
+        self._has_ranges = True
+        self._has_started_over = False
+        self._sample: bytearray | None = None  # bytes of an answer that cannot be the file
 
     @property
     def url(self) -> str:
@@ -91,14 +106,16 @@ class Download:
 
     def request(self) -> Request:
         """What to ask for next."""
+        origin = self.sink.origin
+        validator = origin.validator if origin.url == redacted(self.url) else ""
+        if not self._has_ranges:
+            self._start_over("the source cannot continue it")
+        elif not (self.artifact.digests or validator):
+            self._start_over("nothing ties its parts together")
         self.state = State.RECEIVING
-        self.head = None
-        self._sample = None
+        self.head = self._sample = None
         self._mixed = self.sink.size > 0
-        validator = ""
-        if isinstance(self.sink, Trailed) and self.sink.part.journal.url == redacted(self.url):
-            validator = self.sink.part.journal.validator
-        return Request(self.url, self.sink.size, validator)
+        return Request(self.url, self.sink.size, validator if self._mixed else "")
 
     def begin(self, head: Head) -> None:
         """The source has answered; bytes will follow."""
@@ -106,14 +123,14 @@ class Download:
         if self._is_wrong_size(head):
             self._sample = bytearray()
             return
-        if self.sink.size and head.start == 0:
+        if head.start == 0:
             self._start_over("the source does not continue it")
-        elif self.sink.size and self._has_changed(head):
-            self._start_over("it has changed at the source")
+        elif self._has_changed(head):
             self.fail(Failure(Trouble.RANGE, "the file changed at the source"))
             return
-        if isinstance(self.sink, Trailed):
-            self.sink.part.note(url=redacted(self.url), validator=head.validator, total=head.total)
+        if head.encoding:  # no range of the plain bytes would fit
+            self._has_ranges = False
+        self.sink.note(Origin(redacted(self.url), head.validator, head.total))
 
     def receive(self, chunks: list[bytes]) -> None:
         """Take bytes. May end the exchange by leaving the state RECEIVING."""
@@ -125,26 +142,25 @@ class Download:
             if len(self._sample) >= _SAMPLE:
                 self.end()
             return
-        if self.sink.size + count > self._most():
-            self._sample = bytearray(self.sink.first_bytes(_SAMPLE))
-            self.fail(Failure(Trouble.WRONG, f"the body goes on after {show_size(self._most())}"))
-            return
-        self.sink.write(chunks)
+        most = self._most()
+        if self.sink.size + count <= most:
+            self.sink.write(chunks)
+        else:
+            self.sink.write([b"".join(chunks)[: most - self.sink.size]])
+            self.fail(self._wrong(f"more than {show_size(most)}"))
 
     def end(self) -> None:
         """The body has ended as the protocol wants it."""
+        wanted = self._wanted()
         if self._sample is not None:
             self.fail(self._wrong_size())
-            return
-        wanted = self._wanted()
-        if wanted is not None and self.sink.size < wanted:
-            if self._looks_like_page():
-                self.fail(self._wrong("a web page"))
-            else:
-                reason = f"the body ended after {self.sink.size} of {wanted} bytes"
-                self.fail(Failure(Trouble.CONNECTION, reason))
-            return
-        self.state = State.HASHING
+        elif wanted is None or self.sink.size >= wanted:
+            self.state = State.HASHING
+        elif self._looks_like_page():
+            self.fail(self._wrong("a web page"))
+        else:
+            reason = f"the body ended after {self.sink.size} of {wanted} bytes"
+            self.fail(Failure(Trouble.CONNECTION, reason))
 
     def verify(self) -> None:
         """Look whether the hashes are known yet, and whether they are right."""
@@ -152,69 +168,65 @@ class Download:
         if sums is None:
             return
         wrong = sums.mismatch(self.artifact.digests)
-        unproven = not self.artifact.digests and self._is_packed()
-        if (
-            wrong is None
-            and not unproven
-            and self.sink.size == (self.artifact.size or self.sink.size)
-        ):
+        if wrong is None and self._is_plausible():
             self.verified = sums
             self.state = State.DONE
             self.budget.refill()
-        elif self._is_packed():
-            self._decode()
-        elif self._mixed:
+        elif self._mixed and not self._has_started_over:
+            self._has_started_over = True
             self._start_over("its parts do not fit together")
-            self.state = State.READY
+            self._ask_again(0.0)
+        elif self._is_packed():
+            self._unpack()
         else:
             self.fail(self._wrong(f"wrong {wrong.algorithm}" if wrong else "wrong size"))
 
     def fail(self, failure: Failure) -> None:
         """The source could not give the file: decide whether to ask it again, or the next one."""
-        if failure.trouble is Trouble.RANGE and not self._restarted_for_range:
-            self._restarted_for_range = True
-            self.sink.restart()
-            self.state, self.wait = State.READY, 0.0
+        if failure.trouble is Trouble.RANGE and self._has_ranges:
+            self._has_ranges = False
+            self._start_over(failure.reason)
+            self._ask_again(0.0)
             return
-        if self.sink.size > self._high_water:
+        if (progress := self.sink.size - self._high_water) > 0:
             self._high_water, self._attempts = self.sink.size, 0
+        if progress > _MUCH:
+            self.budget.refill()
         self._attempts += 1
         wait = delay(failure, self._attempts, self.policy)
         if wait is not None and self.budget.spend():
             self.emit(Retrying(self.key, failure.reason, wait))
-            self.state, self.wait = State.READY, wait
-            return
-        self._next_mirror(failure)
+            self._ask_again(wait)
+        else:
+            self._next_mirror(failure)
+
+    def _ask_again(self, wait: float) -> None:
+        self.state, self.wait = State.READY, wait
 
     def _next_mirror(self, failure: Failure) -> None:
-        sample = bytes(self._sample or b"")
-        if failure.trouble is Trouble.WRONG and self._sample is None:
-            sample = self.sink.first_bytes(_SAMPLE)
+        is_wrong = failure.trouble is Trouble.WRONG
+        sample = self._first_bytes(_SAMPLE) if is_wrong else b""
+        if is_wrong and self._sample is None:
             self.sink.restart()
         self.tried.append(Tried(redacted(self.url), failure, sample))
-        self._sample = None
-        self._attempts = 0
-        self._restarted_for_range = False
-        self._high_water = self.sink.size
-        self._mirror += 1
-        left = self._mirror < len(self.artifact.urls)
-        self.state, self.wait = (State.READY if left else State.FAILED), 0.0
+        if self._mirror + 1 < len(self.artifact.urls):
+            self._begin_mirror(self._mirror + 1)
+            self._ask_again(0.0)
+        else:
+            self.state = State.FAILED
 
     def _start_over(self, why: str) -> None:
-        self.emit(Notice(f"{self.artifact.path}: starting over, since {why}"))
-        self.sink.restart()
+        if self.sink.size:
+            self.emit(Notice(f"{self.artifact.path}: starting over, since {why}"))
+            self.sink.restart()
         self._mixed = False
-        self._high_water = 0
 
     def _has_changed(self, head: Head) -> bool:
-        if not isinstance(self.sink, Trailed):
-            return False
-        journal = self.sink.part.journal
-        if journal.url != redacted(
-            self.url
-        ):  # another mirror: its own validator means nothing here
-            return head.total is not None and journal.total not in (None, head.total)
-        return bool(journal.validator and head.validator != journal.validator)
+        origin = self.sink.origin
+        if origin.url == redacted(self.url):
+            return bool(origin.validator) and head.validator != origin.validator
+        # Another mirror: its own validator means nothing here.
+        return None not in (head.total, origin.total) and head.total != origin.total
 
     def _wanted(self) -> int | None:
         """How long the body must be, if that is known."""
@@ -227,59 +239,55 @@ class Download:
     def _most(self) -> int:
         """How long the body may be."""
         size = self._wanted()
-        if size is None:
-            size = self.artifact.size
-            # What gzip adds to bytes that it cannot compress, generously.
-            return self.limit if size is None else size + size // 1000 + _SAMPLE
-        return size
+        if size is not None:
+            return size
+        if self.artifact.size is None:
+            return self.limit
+        # What gzip adds to bytes that it cannot compress, generously.
+        return self.artifact.size + self.artifact.size // 1000 + _SAMPLE
 
     def _is_wrong_size(self, head: Head) -> bool:
         size = self.artifact.size
         return None not in (size, head.total) and size != head.total and not head.encoding
+
+    def _is_plausible(self) -> bool:
+        """False where bytes without a wrong hash are not the file all the same."""
+        if self.artifact.size is not None and self.sink.size != self.artifact.size:
+            return False
+        is_asked_for = self.artifact.path.lower().endswith(_GZIP_NAMES)
+        return bool(self.artifact.digests) or is_asked_for or not self._is_packed()
 
     def _wrong_size(self) -> Failure:
         head, size = self.head or Head(), self.artifact.size
         if self._looks_like_page():
             return self._wrong("a web page")
         reason = f"{head.total} bytes instead of {size}"
-        short = head.total is not None and size is not None and head.total < size
-        return Failure(Trouble.SHORT, reason) if short else Failure(Trouble.WRONG, reason)
+        if head.total is not None and size is not None and head.total < size:
+            return Failure(Trouble.SHORT, reason)
+        return self._wrong(reason)
 
     def _wrong(self, what: str) -> Failure:
-        first = bytes(self._sample) if self._sample is not None else self.sink.first_bytes(80)
-        kind = self.head.media_type if self.head else ""
-        shown = first[:80].decode("utf-8", "replace").replace("\n", " ").strip()
-        detail = f" of type {kind}" if kind else ""
-        return Failure(Trouble.WRONG, f"{what}{detail}, beginning with {shown!r}")
+        kind = (self.head.media_type if self.head else "") or "no type"
+        first = self._first_bytes(_SHOWN).decode("utf-8", "replace")
+        return Failure(Trouble.WRONG, f"{what} ({kind}, beginning with {first!r})")
+
+    def _first_bytes(self, count: int) -> bytes:
+        return self.sink.first_bytes(count) if self._sample is None else bytes(self._sample[:count])
 
     def _looks_like_page(self) -> bool:
-        if self.artifact.path.lower().endswith((".html", ".htm", ".xhtml")):
+        if self.artifact.path.lower().endswith(_PAGE_NAMES):
             return False
-        first = bytes(self._sample or b"") or self.sink.first_bytes(512)
-        start = first.lstrip()[:14].lower()
         is_page = self.head is not None and self.head.media_type in _PAGES
-        return is_page or start.startswith((b"<!doctype html", b"<html"))
+        return is_page or self._first_bytes(512).lstrip().lower().startswith(_PAGE_STARTS)
 
     def _is_packed(self) -> bool:
-        return self.head is not None and self.head.encoding in _GZIP
+        return self.head is not None and self.head.encoding in GZIP
 
-    def _decode(self) -> None:
+    def _unpack(self) -> None:
         """Take the gzip off that nobody asked for; the hashes are then looked at once more."""
         most = self.limit if self.artifact.size is None else self.artifact.size
-        self.head, self._mixed = None, False
+        self.head = self.head and replace(self.head, encoding="")
         try:
-            self.sink.rewrite(_unzipped(self.sink, most))
+            self.sink.rewrite(unzipped(self.sink.chunks(), most))
         except zlib.error as error:
             self.fail(self._wrong(f"damaged gzip ({error})"))
-
-
-def _unzipped(sink: Sink, most: int) -> Iterator[bytes]:
-    """The decoded bytes of a gzip body, at most one chunk more than `most` of them."""
-    decoder = zlib.decompressobj(wbits=31)
-    size = 0
-    for chunk in sink.chunks():
-        while chunk and size <= most:
-            data = decoder.decompress(chunk, _DECODE)
-            size += len(data)
-            yield data
-            chunk = decoder.unconsumed_tail

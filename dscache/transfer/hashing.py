@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
 from dscache.digest import Sums
 
@@ -31,7 +31,8 @@ class Trail:
         self._grown = 0
         self._complete = False
         self._stopped = False
-        self._running: Future[None] | None = None
+        self._working = False
+        self._last_run: Future[None] | None = None
 
     def grow(self, size: int) -> None:
         """The first `size` bytes of the file are final."""
@@ -45,27 +46,25 @@ class Trail:
             self._complete = True
             self._wake()
 
-    @property
-    def done(self) -> bool:
-        """True when every byte of a complete file is hashed."""
-        with self._lock:
-            return self._complete and self._running is None
-
-    @property
-    def sums(self) -> Sums:
-        """The hashes of a file that is `done`.
+    def sums(self) -> Sums | None:
+        """The hashes of a complete file; None as long as they are being computed.
 
         Raises:
             OSError: the file could not be read back.
         """
-        return self._sums
+        with self._lock:
+            if not self._working:
+                return self._sums if self._complete else None
+        if self._last_run and self._last_run.done():
+            self._last_run.result()  # still "working": it was an error that ended it
+        return None
 
     def stop(self) -> None:
         """Hash no further and wait until the thread has let go of the file."""
         with self._lock:
-            self._stopped, running = True, self._running
-        if running is not None:
-            running.result()
+            self._stopped = True
+        if self._last_run:
+            wait([self._last_run])
 
     def restarted(self) -> Trail:
         """A trail for the same file from its start."""
@@ -73,8 +72,9 @@ class Trail:
         return Trail(self._path, self._algorithms, self._executor)
 
     def _wake(self) -> None:
-        if self._running is None and self._has_work():
-            self._running = self._executor.submit(self._run)
+        if not self._working and self._has_work():
+            self._working = True
+            self._last_run = self._executor.submit(self._run)
 
     def _has_work(self) -> bool:
         left = self._grown - self._hashed
@@ -86,16 +86,18 @@ class Trail:
             file.seek(self._hashed)
             while True:
                 with self._lock:
-                    if not self._has_work():
-                        self._running = None
+                    self._working = self._has_work()
+                    if not self._working:
                         return
                     target = self._grown
-                self._hash(file.fileno(), buffer, target)
+                while self._hashed < target and not self._stopped:
+                    count = file.readinto(buffer[: target - self._hashed])
+                    if not count:
+                        raise OSError(f"{self._path} became shorter while it was hashed")
+                    self._sums.update(buffer[:count])
+                    self._hashed += count
 
-    def _hash(self, fd: int, buffer: memoryview, target: int) -> None:
-        while self._hashed < target and not self._stopped:
-            count = os.readv(fd, [buffer[: target - self._hashed]])
-            if not count:
-                raise OSError(f"{self._path} became shorter while it was hashed")
-            self._sums.update(buffer[:count])
-            self._hashed += count
+
+def hashing_threads() -> ThreadPoolExecutor:
+    """Threads for hashing, as many as there are cores; none is started before it is needed."""
+    return ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="dscache-hash")

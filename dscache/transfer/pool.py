@@ -9,25 +9,39 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 from dscache.events import Advanced, Emit, Started
 from dscache.sources.exchange import Exchange, Failure, Source, Trouble
 from dscache.transfer.download import Download, State
-from dscache.transfer.sink import Trailed
+from dscache.transfer.hosts import Host
 from dscache.urls import host
 
-#: Longest look away from the network, in seconds; bounds how late a finished hash is noticed.
-_LOOK = 0.02
+#: Longest looks away, in seconds: from connections; from those while a file is still hashed; from
+#: a file that is still hashed while there are none.
 _IDLE_LOOK = 0.25
-_HASH_LOOK = 0.001
+_LOOK = 0.02
+_HASH_LOOK = 0.002
+#: Downloads that are held at once, as a multiple of the connections: while some wait for their
+#: host, others go on.
+_HELD = 4
 #: Seconds after which the bytes of a long download are brought to the disk in the background.
 _SECURE_EVERY = 30.0
 _TELL_EVERY = 0.1
+
+
+@dataclass(slots=True)
+class _Running:
+    """The exchange of a download, and when it was last looked after."""
+
+    exchange: Exchange
+    host: Host
+    told: float
+    secured: float
 
 
 class Pool:
@@ -37,70 +51,67 @@ class Pool:
         source: what serves the URLs.
         jobs: connections at once, over all hosts.
         limit_rate: bytes per second for the whole call; 0 means no limit.
-        executor: where hashing and syncing happen.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        jobs: int,
-        limit_rate: int,
-        executor: ThreadPoolExecutor,
-        emit: Emit,
-    ) -> None:
+    def __init__(self, source: Source, jobs: int, limit_rate: int, emit: Emit) -> None:
         self._source = source
         self._jobs = jobs
         self._rate = _RateLimit(limit_rate)
-        self._executor = executor
         self._emit = emit
-        self._active: dict[Download, Exchange] = {}
-        self._moving = False
+        self._hosts: dict[str, Host] = {}
+        self._active: dict[Download, _Running] = {}
         self._ready: deque[Download] = deque()
         self._later: list[tuple[float, int, Download]] = []
-        self._hashing: list[Download] = []
-        self._resting: dict[str, float] = {}
+        self._ended: deque[Download] = deque()
         self._order = itertools.count()
-        self._told: dict[Download, float] = {}
-        self._secured: dict[Download, float] = {}
+        self._is_moving = False
 
-    def run(self, downloads: Iterator[Download]) -> Iterator[Download]:
+    def run(self, downloads: Iterator[Download]) -> Generator[Download, None, None]:
         """Yield each download when it is done or has failed, in the order in which that happens.
 
-        However this ends, what has arrived is kept for a later attempt.
+        However this ends, what has arrived is in the sinks; letting go of them is the caller's
+        part.
         """
+        more = True
         try:
-            more = True
-            while more or self._busy():
-                more = more and self._pull(downloads)
+            while True:
                 self._start_ready()
+                more = more and self._fill(downloads)
+                if not self._held():
+                    return
                 self._wait()
-                self._receive()
                 yield from self._settle()
+                self._receive()
         finally:
             self._stop()
 
-    def _busy(self) -> bool:
-        return bool(self._active or self._ready or self._later or self._hashing)
+    def _held(self) -> int:
+        return len(self._active) + len(self._ready) + len(self._later) + len(self._ended)
 
-    def _pull(self, downloads: Iterator[Download]) -> bool:
-        """Take new downloads while connections are free. False when there are no more."""
-        while len(self._active) + len(self._ready) + len(self._hashing) < self._jobs:
+    def _fill(self, downloads: Iterator[Download]) -> bool:
+        """Take new downloads as far as there is room. False when there are no more."""
+        while len(self._active) < self._jobs and self._held() < self._jobs * _HELD:
             download = next(downloads, None)
             if download is None:
                 return False
             path, size = download.artifact.path, download.artifact.size
             self._emit(Started(download.key, path, size, download.kept))
             self._queue(download)
+            self._start_ready()
         return True
 
     def _queue(self, download: Download) -> None:
-        if download.state is State.HASHING:
-            self._hashing.append(download)
+        if download.state is not State.READY:
+            self._ended.append(download)
+            self._is_moving = True
         elif download.wait:
-            due = time.monotonic() + download.wait
-            heapq.heappush(self._later, (due, next(self._order), download))
+            self._put_off(download, download.wait)
         else:
             self._ready.append(download)
+
+    def _put_off(self, download: Download, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        heapq.heappush(self._later, (due, next(self._order), download))
 
     def _start_ready(self) -> None:
         now = time.monotonic()
@@ -109,99 +120,108 @@ class Pool:
         for _ in range(len(self._ready)):
             if len(self._active) >= self._jobs:
                 return
-            download = self._ready.popleft()
-            rest = self._resting.get(host(download.url), 0.0) - now
-            if rest > 0:
-                heapq.heappush(self._later, (now + rest, next(self._order), download))
-            else:
-                self._start(download)
+            self._start(self._ready.popleft(), now)
 
-    def _start(self, download: Download) -> None:
-        self._active[download] = self._source.start(download.request())
-        self._secured.setdefault(download, time.monotonic())
+    def _start(self, download: Download, now: float) -> None:
+        """Send a request, if the host wants one now."""
+        name = host(download.url)
+        at = self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
+        rest = at.resting_until - now
+        if rest > download.policy.max_retry_wait:
+            reason = f"{name} has asked not to be asked for now"
+            download.fail(Failure(Trouble.BUSY, reason, retry_after=rest))
+            self._queue(download)
+        elif rest > 0:
+            self._put_off(download, rest)
+        elif at.is_full:
+            self._ready.append(download)
+        else:
+            exchange = self._source.start(download.request())
+            self._active[download] = _Running(exchange, at, now, now)
+            at.active += 1
 
     def _wait(self) -> None:
-        pause = self._rate.pause()
-        if pause:
+        if pause := self._rate.pause():
             time.sleep(min(pause, _IDLE_LOOK))
             return
-        look = _LOOK if self._hashing else _IDLE_LOOK
+        if self._is_moving:
+            look = 0.0
+        elif self._ended:
+            look = _LOOK if self._active else _HASH_LOOK
+        else:
+            look = _IDLE_LOOK
         if self._later:
             look = min(look, max(0.0, self._later[0][0] - time.monotonic()))
-        if not self._active:
-            time.sleep(min(look, _HASH_LOOK) if self._hashing else look)
+        if self._active:
+            self._source.wait(look)
         else:
-            self._source.wait(0.0 if self._moving else look)
+            time.sleep(look)
+
+    def _settle(self) -> Iterator[Download]:
+        """Hand out what is done or has failed."""
+        for _ in range(len(self._ended)):
+            download = self._ended.popleft()
+            if download.state is State.HASHING:
+                download.verify()
+            if download.state is State.HASHING:
+                self._ended.append(download)
+            elif download.state is State.READY:
+                self._queue(download)
+            else:
+                yield download
 
     def _receive(self) -> None:
-        self._moving = False
-        for download, exchange in list(self._active.items()):
+        self._is_moving = False
+        for download, running in list(self._active.items()):
+            exchange = running.exchange
             chunks = exchange.take()
             if exchange.head and download.head is None:
                 download.begin(exchange.head)
             if chunks and download.state is State.RECEIVING:
-                self._moving = True
+                self._is_moving = True
                 self._rate.spend(sum(map(len, chunks)))
                 download.receive(chunks)
-                self._look_after(download)
-            if download.state is State.RECEIVING:
-                if not exchange.done:
-                    continue
-                self._end(download, exchange.failure)
-            self._retire(download)
+                self._look_after(download, running)
+            if exchange.done and download.state is State.RECEIVING:
+                self._end(download, running)
+            if download.state is not State.RECEIVING:
+                self._retire(download)
 
-    def _end(self, download: Download, failure: Failure | None) -> None:
+    def _end(self, download: Download, running: _Running) -> None:
+        failure = running.exchange.failure
         if failure is None:
+            running.host.is_well(self._jobs)
             download.end()
             return
-        if failure.trouble is Trouble.BUSY and failure.retry_after:
-            rest = min(failure.retry_after, download.policy.max_retry_wait)
-            name = host(download.url)
-            self._resting[name] = max(self._resting.get(name, 0.0), time.monotonic() + rest)
         download.fail(failure)
+        if failure.trouble is Trouble.BUSY:
+            rest = max(failure.retry_after or 0.0, download.wait)
+            running.host.is_busy(time.monotonic(), rest)
 
     def _retire(self, download: Download) -> None:
         """The exchange is over: free its connection and see to what comes next."""
-        self._active.pop(download).cancel()
-        if download.state in (State.DONE, State.FAILED):
-            self._hashing.append(download)
-        else:
-            self._queue(download)
+        running = self._active.pop(download)
+        running.exchange.cancel()
+        running.host.active -= 1
+        self._queue(download)
 
-    def _settle(self) -> Iterator[Download]:
-        """Hand out what is done or has failed."""
-        waiting, self._hashing = self._hashing, []
-        for download in waiting:
-            if download.state is State.HASHING:
-                download.verify()
-            if download.state is State.HASHING:
-                self._hashing.append(download)
-            elif download.state is State.READY:
-                self._queue(download)
-            else:
-                self._told.pop(download, None)
-                self._secured.pop(download, None)
-                yield download
-
-    def _look_after(self, download: Download) -> None:
+    def _look_after(self, download: Download, running: _Running) -> None:
         """What a long download needs now and then: telling how far it is, securing its bytes."""
         now = time.monotonic()
-        if now - self._told.get(download, 0.0) > _TELL_EVERY:
-            self._told[download] = now
+        if now - running.told > _TELL_EVERY:
+            running.told = now
             self._emit(Advanced(download.key, download.sink.size))
-        if isinstance(download.sink, Trailed) and now - self._secured[download] > _SECURE_EVERY:
-            self._secured[download] = now
+        if now - running.secured > _SECURE_EVERY:
+            running.secured = now
             download.sink.secure()
 
     def _stop(self) -> None:
-        for download, exchange in list(self._active.items()):
-            chunks = exchange.take()
+        for download, running in self._active.items():
+            chunks = running.exchange.take()
+            running.exchange.cancel()
             if chunks and download.head and download.state is State.RECEIVING:
-                download.receive(chunks)
-            exchange.cancel()
-        left = (*self._active, *self._ready, *(each[2] for each in self._later), *self._hashing)
-        for download in left:
-            download.sink.keep()
+                with suppress(OSError):  # another error has ended the call, or will be met again
+                    download.receive(chunks)
 
 
 class _RateLimit:
@@ -223,8 +243,3 @@ class _RateLimit:
         self._free = min(self._free + (now - self._last) * self._rate, self._rate * _LOOK)
         self._last = now
         return max(0.0, -self._free / self._rate)
-
-
-def hashing_threads() -> ThreadPoolExecutor:
-    """Threads for hashing, as many as there are cores; none is started before it is needed."""
-    return ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="dscache-hash")

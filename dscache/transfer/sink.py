@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from dscache.digest import Sums
@@ -16,6 +18,15 @@ from dscache.transfer.hashing import Trail
 _READ = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where bytes came from: a URL without secrets, and what its source said of the whole file."""
+
+    url: str = ""
+    validator: str = ""
+    total: int | None = None
+
+
 class Sink(Protocol):
     """Takes bytes in order."""
 
@@ -23,10 +34,17 @@ class Sink(Protocol):
     def size(self) -> int:
         """How many bytes are here."""
 
+    @property
+    def origin(self) -> Origin:
+        """Where they came from."""
+
+    def note(self, origin: Origin) -> None:
+        """Remember where the bytes come from."""
+
     def write(self, chunks: list[bytes]) -> None: ...
 
     def restart(self) -> None:
-        """Forget all bytes."""
+        """Forget all bytes and the validator under which they came."""
 
     def sums(self) -> Sums | None:
         """The hashes of all bytes; None as long as they are being computed."""
@@ -39,6 +57,9 @@ class Sink(Protocol):
     def rewrite(self, chunks: Iterator[bytes]) -> None:
         """Replace the bytes by `chunks`, which may be made from them."""
 
+    def secure(self) -> None:
+        """Let what is here survive a power cut, in the background."""
+
     def keep(self) -> None:
         """Let go, leaving for a later attempt what is worth it."""
 
@@ -47,13 +68,10 @@ class Memory:
     """Holds the bytes of one small file."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
-        self._size = 0
+        self.size = 0
+        self.origin = Origin()
         self._algorithms = tuple(algorithms)
         self._chunks: list[bytes] = []
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     @property
     def data(self) -> bytes:
@@ -62,13 +80,17 @@ class Memory:
             self._chunks = [b"".join(self._chunks)]
         return self._chunks[0] if self._chunks else b""
 
+    def note(self, origin: Origin) -> None:
+        self.origin = origin
+
     def write(self, chunks: list[bytes]) -> None:
         self._chunks += chunks
-        self._size += sum(map(len, chunks))
+        self.size += sum(map(len, chunks))
 
     def restart(self) -> None:
         self._chunks = []
-        self._size = 0
+        self.size = 0
+        self.origin = Origin()
 
     def sums(self) -> Sums | None:
         sums = Sums(self._algorithms)
@@ -85,6 +107,9 @@ class Memory:
         made = list(chunks)
         self.restart()
         self.write(made)
+
+    def secure(self) -> None:
+        """Nothing: what is small is fetched again."""
 
     def keep(self) -> None:
         self.restart()
@@ -104,6 +129,14 @@ class Trailed:
     def size(self) -> int:
         return self.part.size
 
+    @property
+    def origin(self) -> Origin:
+        journal = self.part.journal
+        return Origin(journal.url, journal.validator, journal.total)
+
+    def note(self, origin: Origin) -> None:
+        self.part.note(url=origin.url, validator=origin.validator, total=origin.total)
+
     def write(self, chunks: list[bytes]) -> None:
         self.part.write(chunks)
         self._trail.grow(self.part.size)
@@ -115,7 +148,7 @@ class Trailed:
 
     def sums(self) -> Sums | None:
         self._trail.complete()
-        return self._trail.sums if self._trail.done else None
+        return self._trail.sums()
 
     def first_bytes(self, count: int) -> bytes:
         with open(self.part.path, "rb") as file:
@@ -133,17 +166,22 @@ class Trailed:
         self._trail.grow(self.part.size)
 
     def keep(self) -> None:
-        self.release()
-        self.part.keep()
+        self._trail.stop()
+        try:
+            self._end_sync()
+        except OSError:  # the disk has lost bytes, and nobody knows which
+            with suppress(OSError):
+                self.part.discard()
+        else:
+            self.part.keep()
 
     def release(self) -> None:
         """Stop all work on the part, so that it can be published, removed or left."""
-        self._end_sync()
         self._trail.stop()
+        self._end_sync()
         self.part.close()
 
     def secure(self) -> None:
-        """Bring what is here to the disk in the background and note it in the journal."""
         if self._syncing is None:
             self._syncing = self._executor.submit(self.part.sync)
         elif self._syncing.done():

@@ -1,0 +1,65 @@
+"""The one error for a file that no source gave: what it says, and which kind it is. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dscache.errors import (
+    DscacheError,
+    IntegrityError,
+    ManualDownload,
+    TransferError,
+    UnsafeError,
+)
+from dscache.model import Artifact
+from dscache.quantities import show_duration, show_size
+from dscache.sources.exchange import Trouble
+from dscache.transfer.download import Tried
+
+_NEEDS_PERSON = frozenset({401, 403, 404, 410})
+_TRANSIENT = frozenset({Trouble.CONNECTION, Trouble.BUSY, Trouble.SHORT, Trouble.RANGE})
+
+
+def failure_of(
+    artifact: Artifact, tried: list[Tried], kept: int, samples: list[str]
+) -> DscacheError:
+    """The one error for a file that no source gave, by the kinds of what went wrong."""
+    troubles = {each.failure.trouble for each in tried}
+    statuses = {each.failure.status for each in tried}
+    if artifact.manual and statuses & _NEEDS_PERSON:
+        return manual(artifact)
+    lines = "".join(f"\n  {each.url}: {each.failure.reason}" for each in tried)
+    facts: dict[str, Any] = {
+        "path": artifact.path,
+        "sources": [{"url": each.url, "reason": each.failure.reason} for each in tried],
+        "quarantine": samples,
+        "bytes_kept": kept,
+    }
+    if troubles == {Trouble.UNSAFE}:
+        return UnsafeError(f"{artifact.path} could not be fetched safely:{lines}", **facts)
+    if Trouble.WRONG in troubles and not troubles & _TRANSIENT:
+        expected = f"expected {artifact.identity}"
+        size = f", {artifact.size} bytes" if artifact.size is not None else ""
+        return IntegrityError(
+            f"{artifact.path}: wrong bytes from every source ({expected}{size}):{lines}",
+            hint=f"what came is kept in {', '.join(samples)}" if samples else "",
+            **facts,
+        )
+    keep = f"{show_size(kept)} are kept and will be used; " if kept else ""
+    waits = [each.failure.retry_after for each in tried if each.failure.retry_after]
+    when = f"the server asks to wait {show_duration(min(waits))}; " if waits else ""
+    return TransferError(
+        f"{artifact.path} could not be downloaded:{lines}",
+        hint=f"{keep}{when}run the same command again to go on",
+        **facts,
+    )
+
+
+def manual(artifact: Artifact) -> ManualDownload:
+    """The error for an artifact that a person must download."""
+    return ManualDownload(
+        f"{artifact.path} must be downloaded by hand:\n{artifact.manual.strip()}",
+        hint="afterwards run `dscache import NAME FILE`",
+        path=artifact.path,
+        instructions=artifact.manual,
+    )

@@ -1,0 +1,186 @@
+"""Stores for tests: filling them, damaging them as accidents do, and looking at them from outside.
+
+`faults_of` is the independent checker: it knows the layout on disk from the design, and shares no
+code with the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dscache import filesystem
+from dscache.digest import Digest, Sums
+from dscache.store import SMALL, Blob, Store, key_of, owner
+
+Steps = list[tuple[str, tuple[Any, ...]]]
+
+
+def sums_by(data: bytes, *algorithms: str) -> Sums:
+    """The hashes of some bytes by these algorithms, and sha256 and xxh3_128."""
+    sums = Sums(algorithms)
+    sums.update(data)
+    return sums
+
+
+def digest_of(data: bytes, algorithm: str = "sha256") -> Digest:
+    """The digest of some bytes."""
+    return Digest(algorithm, sums_by(data, algorithm)[algorithm])
+
+
+def publish(store: Store, data: bytes, *known_as: Digest) -> Blob:
+    """Bring bytes into the store as a download does."""
+    sums = sums_by(data, *(digest.algorithm for digest in known_as))
+    if len(data) <= SMALL:
+        return store.blobs.publish_bytes(data, sums, known_as)
+    part = store.parts().begin(key_of(digest_of(data)), len(data))
+    part.write([data])
+    part.close()
+    blob = store.blobs.publish_file(part.path, part.size, sums, known_as)
+    part.forget()
+    return blob
+
+
+def overwrite(path: str | Path, data: bytes) -> None:
+    """Change the bytes of a file and nothing else, as a failing disk does: not even its time."""
+    before = os.stat(path)
+    os.chmod(path, 0o600)
+    with open(path, "r+b") as file:
+        file.truncate(len(data))
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.chmod(path, stat.S_IMODE(before.st_mode))
+
+
+def damaged(data: bytes) -> Iterator[bytes]:
+    """What a power cut or an accident can leave of a small file."""
+    for length in range(len(data)):
+        yield data[:length]
+    for length in range(0, len(data), 16):
+        yield data[:length] + bytes(len(data) - length)
+        yield bytes(length + 16) + data[length + 16 :]
+    yield b"\xff\xfe\x00garbage" * 10
+    yield b"{}"
+    yield b"[]"
+    yield b"null"
+    yield b"x" * 100_000
+
+
+@contextmanager
+def boot(name: str) -> Iterator[None]:
+    """The machine runs in another boot, as after a restart."""
+    read = owner._read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, "_read", lambda path: name if "boot_id" in path else read(path))
+        owner.this_boot.cache_clear()
+        try:
+            yield
+        finally:
+            owner.this_boot.cache_clear()
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """The steps that touch the disk, as (name, arguments), in their order."""
+    taken: Steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(filesystem, name, _noting(name, taken))
+        yield taken
+
+
+def _noting(name: str, taken: Steps) -> Any:
+    step = getattr(filesystem, name)
+
+    def noted(*arguments: Any, **keys: Any) -> Any:
+        taken.append((name, arguments))
+        return step(*arguments, **keys)
+
+    return noted
+
+
+_READING = {"read_small", "parsed", "free_space", "storage_errors", "storage_error"}
+_COMPOSED = {"created", "replacing", "publish_bytes", "copy", "drop"}  # of other steps
+#: The functions of `filesystem` that change the disk, one step each.
+STEPS = sorted(
+    name
+    for name, value in vars(filesystem).items()
+    if callable(value)
+    and getattr(value, "__module__", "") == filesystem.__name__
+    and not name.startswith("_")
+    and name not in _READING | _COMPOSED
+)
+
+
+def files_below(folder: str | Path) -> list[Path]:
+    """All files below a folder, links included."""
+    return sorted(path for path in Path(folder).rglob("*") if not path.is_dir())
+
+
+def faults_of(root: str | Path, contents: Mapping[str, bytes] | None = None) -> list[str]:
+    """What is wrong with a cache folder, by the design's invariants.
+
+    `contents` are the right bytes of the files of views, by their path in a dataset.
+    """
+    cache = Path(root)
+    return [
+        *_blob_faults(cache),
+        *_view_faults(cache, contents or {}),
+        *_record_faults(cache),
+        *_version_faults(cache),
+    ]
+
+
+def _blob_faults(cache: Path) -> Iterator[str]:
+    for path in files_below(cache / "blobs"):
+        name = path.parent.name + path.name
+        if path.parents[1].name != "sha256" or sha256_of(path) != name:
+            yield f"{path} does not hash to its name"
+        if path.stat().st_mode & 0o222:
+            yield f"{path} is writable"
+    for path in files_below(cache / "aliases"):
+        text = path.read_text()
+        blob = cache / "blobs/sha256" / text[:2] / text[2:].strip()
+        algorithm = path.parents[1].name
+        if ".tmp" not in path.name and blob.exists() and algorithm in hashlib.algorithms_available:
+            found = hashlib.new(algorithm, blob.read_bytes()).hexdigest()
+            if found != path.parent.name + path.name:
+                yield f"{path} is no alias of {blob}"
+
+
+def _view_faults(cache: Path, contents: Mapping[str, bytes]) -> Iterator[str]:
+    for view in cache.glob("datasets/*/*/[!.]*"):
+        for path in files_below(view):
+            name = path.relative_to(view).as_posix()
+            if ".tmp" not in name and path.read_bytes() != contents.get(name, path.read_bytes()):
+                yield f"{path} has wrong bytes"
+
+
+def _record_faults(cache: Path) -> Iterator[str]:
+    for path in cache.glob("records/*/*.json"):
+        record = json.loads(path.read_bytes())
+        version = f"{record['version']}+{record['content'][:8]}"
+        view = cache / "datasets" / record["registry"] / record["name"] / version
+        for name, sha256, size, _ in record["files"]:
+            file = view / name
+            if not file.exists() or file.stat().st_size != size or sha256_of(file) != sha256:
+                yield f"{path} speaks of {name}, which is not there"
+
+
+def _version_faults(cache: Path) -> Iterator[str]:
+    version = cache / "VERSION"
+    if version.exists() and version.read_text() != "1\n":
+        yield f"{version} is torn"
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
