@@ -107,8 +107,6 @@ class Bringing:
 
     def _tell(self, dataset: Dataset) -> None:
         name = str(dataset.reference)
-        if dataset.yanked:
-            self._emit(Notice(f"{name} was withdrawn by its publisher: {dataset.yanked}"))
         if any(artifact.unpack for artifact in dataset.artifacts):
             self._emit(Notice(f"{name}: archives are left packed; unpack them yourself"))
         others = self._store.records.contents(dataset)

@@ -245,6 +245,13 @@ class Cache:
         with self._call({}) as call:
             return catalog.usage(call)
 
+    def export(self, name: str, *, progress: Emit | None = None) -> str:
+        """A dataset as a Pooch registry file: lines of name, hash and URL."""
+        from dscache import exporting
+
+        with self._call({"progress": progress}) as call:
+            return exporting.pooch_registry(call, Reference.parse(name))
+
     def registries(self, *, progress: Emit | None = None) -> list[RegistryInUse]:
         """The registries in use, in the order of look-up."""
         from dscache import registries

@@ -22,6 +22,10 @@ def fetch(
     results: dict[Wish, Fetched] = {}
     misses: list[Wish] = []
     for wish in wishes:
+        dataset = wish.dataset
+        if dataset.yanked:
+            withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
+            call.emit(Notice(withdrawn))
         found = hit(call.store, wish)
         if found:
             results[wish] = found

@@ -21,9 +21,6 @@ _SCHEMES = ("https", "http", "ftp", "sftp", "doi", "file")
 def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, emit: Emit) -> Wish:
     """What to fetch for a URL.
 
-    The dataset is named after the file and its digest; without a hash after the URL, so that the
-    same URL is found again.
-
     Raises:
         UsageError: URL, hash, file name or recipe is malformed.
     """
@@ -40,18 +37,22 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
         emit(Notice(f"{redacted(url)} is fetched without a known hash: nothing proves its bytes"))
     path = fname or urllib.parse.unquote(parts.path).rstrip("/").rpartition("/")[2] or "download"
     check_path(path)
-    artifact = Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)
-    dataset = Dataset(
+    return Wish(as_dataset(Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)))
+
+
+def as_dataset(artifact: Artifact) -> Dataset:
+    """A dataset of one file, named after the file and its hash; without a hash after its URL."""
+    return Dataset(
         registry=REGISTRY,
-        name=_name(path, digest, url),
+        name=_name(artifact),
         version="1",
         content=content_of([artifact]),
         artifacts=(artifact,),
     )
-    return Wish(dataset)
 
 
-def _name(path: str, digest: Digest | None, url: str) -> str:
-    unique = digest.hex if digest else hashlib.sha256(url.encode()).hexdigest()
-    stem = re.sub(r"[^a-z0-9._-]+", "-", path.lower()).strip("-._")[:80]
+def _name(artifact: Artifact) -> str:
+    identity = artifact.identity
+    unique = identity.hex if identity else hashlib.sha256(artifact.urls[0].encode()).hexdigest()
+    stem = re.sub(r"[^a-z0-9._-]+", "-", artifact.path.lower()).strip("-._")[:80]
     return f"{stem or 'file'}-{unique[:8]}"

@@ -107,12 +107,14 @@ def place(target: Target, folder: str, files: Sequence[File], view: str) -> Plac
     that is asked for by name.
 
     Raises:
-        UsageError: there is no such link mode.
+        UsageError: there is no such link mode, or the folder is the view itself.
         StorageError: files with other content stand there (nothing was changed), the mode cannot
             be had, or the disk does not take it.
     """
     if target.mode not in LINK_MODES:
         raise UsageError(f"link mode {target.mode!r} is none of {', '.join(LINK_MODES)}")
+    if os.path.realpath(folder) == os.path.realpath(view):
+        raise UsageError(f"{folder} is where the cache keeps these files; choose another folder")
     with filesystem.storage_errors(f"files cannot be put into {folder}"):
         standing = {f: _standing(f"{folder}/{f.path}", f, f"{view}/{f.path}") for f in files}
         _make_room(folder, [file for file, mode in standing.items() if not mode], target.force)

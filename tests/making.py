@@ -60,7 +60,7 @@ class Shelf:
 
 
 def _toml(value: Any) -> str:
-    """Strings, numbers, flags and lists look the same in TOML and JSON; tables are written inline."""
+    """Strings, numbers, flags and lists look the same in TOML and JSON; tables stand inline."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
     return json.dumps(value)

@@ -311,3 +311,43 @@ def _read_all(fd: int) -> bytes:
             os.close(fd)
             return b"".join(chunks)
         chunks.append(chunk)
+
+
+def test_a_registry_is_written_checked_and_used(
+    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "a.bin").write_bytes(ONE)
+    dscache("registry", "init", "mine", "--title", "Mine")
+    dscache("registry", "new", "data", "a.bin", site.url("/big.bin"), "--registry", "mine")
+    report = document("registry", "check", "mine")
+    assert report["errors"] == []
+    assert {each["key"] for each in report["warnings"]} >= {"license", "homepage"}
+    dscache("registry", "index", "mine")
+    monkeypatch.setenv("DSCACHE_REGISTRIES", str(home / "mine"))
+    path = Path(dscache("fetch", "data").stdout.strip())
+    assert (path / "a.bin").read_bytes() == ONE
+    assert (path / "big.bin").read_bytes() == BIG
+    lines = dscache("registry", "export", "data").stdout.splitlines()
+    assert f"a.bin {artifact('a.bin', ONE)['hash']}" in lines
+    dscache("registry", "yank", "data@1", "--reason", "wrong labels", "--registry", "mine")
+    assert "wrong labels" in dscache("fetch", "data", "--into", "x").stderr
+
+
+def test_a_pooch_registry_becomes_a_dataset(site: Site, home: Path) -> None:
+    dscache("registry", "init", "mine")
+    (home / "registry.txt").write_text(f"one.bin {artifact('one.bin', ONE)['hash']}\n")
+    words = ["--from-pooch", "registry.txt", "--base-url", site.url("/"), "--registry", "mine"]
+    dscache("registry", "new", "old", *words)
+    dscache("registry", "add", "mine", home / "mine")
+    assert Path(dscache("fetch", "mine/old").stdout.strip()).read_bytes() == ONE
+
+
+def test_a_hostile_registry_is_reported_whole(home: Path) -> None:
+    shelf = Shelf(home / "bad", "bad")
+    shelf.add("up", [artifact("../up", ONE, "https://example.org/up")])
+    shelf.add(
+        "twins", [artifact("A", ONE, "https://a.org/a"), artifact("a", ONE, "https://a.org/a")]
+    )
+    (shelf.folder / "torn.toml").write_text("version = ")
+    report = document("registry", "check", "bad", code=8)
+    assert {each["file"] for each in report["errors"]} == {"up.toml", "twins.toml", "torn.toml"}

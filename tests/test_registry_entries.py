@@ -169,8 +169,14 @@ def test_credentials_are_refused_and_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "gopher://x/a", "https:///a", "https://", "https://x:port/a", "https://x/a b", "ftp:a"]
-    + [
+    [
+        "",
+        "gopher://x/a",
+        "https:///a",
+        "https://",
+        "https://x:port/a",
+        "https://x/a b",
+        "ftp:a",
         "https://x/a\nb",
         "https://x/\x7f",
         "file://host/x",

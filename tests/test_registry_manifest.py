@@ -125,10 +125,10 @@ def test_damaged_lists(tmp_path: Path, data: bytes) -> None:
         read(tmp_path, data)
 
 
-def test_a_hundred_thousand_lines_take_little_memory(tmp_path: Path) -> None:
+def test_many_lines_take_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "list"
     with path.open("w") as file:
-        for number in range(100_000):
+        for number in range(30_000):
             digest = hashlib.sha256(b"%d" % number).hexdigest()
             line = {"path": f"train/n{number % 500:08}/{number:08}.jpg", "hash": digest, "size": 1}
             file.write(json.dumps(line) + "\n")
@@ -139,5 +139,5 @@ def test_a_hundred_thousand_lines_take_little_memory(tmp_path: Path) -> None:
     count = sum(1 for _ in manifest.read(str(path), listed, local=False))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert count == 100_000
-    assert most < 40 << 20  # the paths, and a table of them; all artifacts would take 80 MB
+    assert count == 30_000
+    assert most < 10 << 20  # the paths and a table of them; the artifacts would take 20 MB more

@@ -382,6 +382,14 @@ def test_a_mode_that_does_not_exist_is_wrong_usage(
     assert not (home / "mine").exists()
 
 
+def test_a_view_is_not_placed_onto_itself(home: Path, files: list[File], built: str) -> None:
+    (home / "mine").symlink_to(built)
+    for folder in (built, home / "mine"):
+        with pytest.raises(UsageError, match="where the cache keeps these files"):
+            place(folder, files, built, mode="symlink", force=True)
+    check(built)
+
+
 def test_hard_links_lead_to_the_bytes_where_the_view_is_of_symbolic_links(
     home: Path, store: Store, files: list[File], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

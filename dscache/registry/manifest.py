@@ -16,7 +16,7 @@ from dscache.digest import Digest
 from dscache.errors import DscacheError, InvalidFile, UsageError
 from dscache.model import Artifact, Manifest, Occupied, check_path
 from dscache.registry.entries import absolute
-from dscache.registry.rules import Problem, url_error
+from dscache.registry.rules import Problem, located, url_error
 from dscache.registry.tables import ManifestLine
 
 _MAX_LINE = 1 << 20
@@ -37,11 +37,12 @@ def read(path: str, manifest: Manifest, *, local: bool) -> Iterator[Artifact]:
     lines = _Lines(manifest, local)
     for number, raw in _numbered(path, name):
         try:
-            yield lines.artifact(decode(raw))
+            artifact = lines.artifact(decode(raw))
         except msgspec.MsgspecError as error:
-            raise InvalidFile(f"{name}, line {number}: {error}", file=name) from error
+            raise located(InvalidFile(str(error)), f"{name}, line {number}") from error
         except _Broken as broken:
             raise broken.problem.located(f"{name}, line {number}") from broken
+        yield artifact
 
 
 def _numbered(path: str, name: str) -> Iterator[tuple[int, bytes]]:
@@ -52,13 +53,14 @@ def _numbered(path: str, name: str) -> Iterator[tuple[int, bytes]]:
         while True:
             try:
                 raw = text.readline(_MAX_LINE)
-            except damage as error:
-                raise InvalidFile(f"{name} is damaged: {error}", file=name) from error
+            except damage as trouble:
+                raise located(InvalidFile(f"damaged: {trouble}"), name) from trouble
             if not raw:
                 return
             number += 1
             if len(raw) == _MAX_LINE:
-                raise InvalidFile(f"{name}, line {number}: longer than {_MAX_LINE} bytes")
+                error = InvalidFile(f"longer than {_MAX_LINE} bytes")
+                raise located(error, f"{name}, line {number}")
             if not raw.isspace():
                 yield number, raw
 

@@ -83,9 +83,7 @@ class Blobs:
             if blob is None:
                 return None
             unproven = [each for each in wanted if not self._is_known(blob, each)]
-            if unproven:
-                self._check(blob, unproven)
-        return blob
+            return blob if not unproven or self._check(blob, unproven) else None
 
     def may_have(self, digest: Digest) -> bool:
         """True if a file is there under that digest, believed or not."""
@@ -187,8 +185,11 @@ class Blobs:
             return digest.hex == blob.xxh3_128
         return self._alias(digest) == blob.sha256
 
-    def _check(self, blob: Blob, digests: list[Digest]) -> None:
+    def _check(self, blob: Blob, digests: list[Digest]) -> bool:
+        """Hash the blob by what nobody has hashed it by. False if its bytes have been damaged."""
         sums = sums_of(blob.path, [each.algorithm for each in digests])
+        if sums["sha256"] != blob.sha256:
+            return False
         if wrong := sums.mismatch(digests):
             raise IntegrityError(
                 f"the file with sha256 {blob.sha256} is here, but its {wrong.algorithm} is "
@@ -199,6 +200,7 @@ class Blobs:
         with suppress(OSError):  # a cache of others; without an alias it is hashed again
             for digest in digests:
                 self._remember(digest, blob)
+        return True
 
     def _alias(self, digest: Digest) -> str | None:
         try:

@@ -1,1 +1,1 @@
-"""Benchmarks: dscache beside what people use today, on real servers. They print, and assert nothing."""
+"""Benchmarks: dscache beside what people use today. They print, and assert nothing."""
