@@ -147,10 +147,12 @@ def _blob_faults(cache: Path) -> Iterator[str]:
         if path.stat().st_mode & 0o222:
             yield f"{path} is writable"
     for path in files_below(cache / "aliases"):
-        text = path.read_text()
-        blob = cache / "blobs/sha256" / text[:2] / text[2:].strip()
+        sha256 = path.read_text("latin-1").strip()
+        blob = cache / "blobs/sha256" / sha256[:2] / sha256[2:]
         algorithm = path.parents[1].name
-        if ".tmp" not in path.name and blob.exists() and algorithm in hashlib.algorithms_available:
+        if path.suffix or len(sha256) != 64 or not blob.exists():
+            continue  # on its way, torn, or of a blob that is gone
+        if algorithm in hashlib.algorithms_available:
             found = hashlib.new(algorithm, blob.read_bytes()).hexdigest()
             if found != path.parent.name + path.name:
                 yield f"{path} is no alias of {blob}"

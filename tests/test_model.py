@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache.digest import Digest
@@ -74,6 +75,7 @@ def test_what_is_no_version(version: str) -> None:
     assert not is_version(version)
 
 
+@effort(deadline=None)
 @given(st.none() | NAMES, NAMES, st.none() | VERSIONS)
 def test_references_are_read_as_they_are_written(
     registry: str | None, name: str, version: str | None
@@ -82,6 +84,7 @@ def test_references_are_read_as_they_are_written(
     assert Reference.parse(str(reference)) == reference
 
 
+@effort(deadline=None)
 @given(st.text())
 def test_what_is_taken_for_a_reference_is_one(text: str) -> None:
     try:
@@ -105,6 +108,7 @@ def test_versions_are_sorted_as_people_count() -> None:
     assert sorted(versions, key=version_order) == ["beta", "1.0", "1.9", "1.10", "2012"]
 
 
+@effort(deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_any_two_versions_can_be_sorted(one: str, other: str) -> None:
     assert sorted([one, other], key=version_order)
@@ -177,6 +181,7 @@ PARTS = st.one_of(
 )
 
 
+@effort(deadline=None)
 @given(st.lists(PARTS, min_size=1, max_size=4).map("/".join))
 def test_a_path_that_passes_stays_inside(path: str) -> None:
     try:
@@ -192,6 +197,40 @@ def test_a_path_that_passes_stays_inside(path: str) -> None:
     assert "\\" not in path
 
 
+WORDS = [
+    "con",
+    "Aux",
+    "com1",
+    "LPT9",
+    "nul",
+    "prn",
+    "console",
+    "com",
+    "com10",
+    "x",
+    "a-b",
+    "_",
+    "7",
+]
+ENDS = ["", ".", ".txt", ".tar.gz", "-1", "=", "1", ".con", "/", "/con", "//", "/x"]
+
+
+@effort(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(ENDS)), min_size=1, max_size=3))
+def test_device_names_are_found_in_every_part(pieces: list[tuple[str, str]]) -> None:
+    path = "".join(word + end for word, end in pieces)
+    devices = {"con", "prn", "aux", "nul"} | {
+        f"{kind}{n}" for kind in ("com", "lpt") for n in range(10)
+    }
+    parts = path.split("/")
+    wrong = "" in parts or any(part.split(".")[0].lower() in devices for part in parts)
+    if wrong:
+        with pytest.raises(InvalidFile):
+            check_path(path)
+    else:
+        check_path(path)
+
+
 def naive_collisions(paths: list[str]) -> bool:
     """An oracle: the names that a folder without case would be asked to hold, one by one."""
     files: set[str] = set()
@@ -205,6 +244,7 @@ def naive_collisions(paths: list[str]) -> bool:
     return False
 
 
+@effort(deadline=None)
 @given(st.lists(st.text("aAb/", min_size=1, max_size=5).filter(lambda path: "//" not in path)))
 def test_collisions_are_found(paths: list[str]) -> None:
     clean = [path.strip("/") for path in paths if path.strip("/")]

@@ -7,7 +7,6 @@ its readers would regret is a warning. One broken file hides nothing of the othe
 from __future__ import annotations
 
 import os
-import stat
 import urllib.parse
 from dataclasses import dataclass
 
@@ -82,7 +81,7 @@ class _Check:
                 self._warn(stray, "", "no entry names these bytes")
         if INDEX in files:
             self._check_index()
-        return Report(tuple(self._errors), tuple(self._warnings))
+        return Report(_by_file(self._errors), _by_file(self._warnings))
 
     def _error(self, file: str, key: str, message: str) -> None:
         self._errors.append(Finding(file, key, message))
@@ -97,11 +96,8 @@ class _Check:
 
     def _read(self, file: str) -> bytes | None:
         """The bytes of a file; None, and an error, where it has none to give."""
-        path = f"{self._folder}/{file}"
         try:
-            if stat.S_ISREG(os.stat(path).st_mode):
-                return read_limited(path)
-            self._error(file, "", "not a file")
+            return read_limited(f"{self._folder}/{file}")
         except OSError as error:
             self._error(file, "", f"cannot be read: {error.strerror}")
         except InvalidFile as error:
@@ -136,14 +132,15 @@ class _Check:
         for problem in document.problems:
             self._refuse(file, problem.error, problem.key)
         if name and not document.problems:
-            self._documents[name] = document
             self._check_sound_entry(file, name, document)
 
     def _check_sound_entry(self, file: str, name: EntryName, document: Document) -> None:
         entry = document.entry
+        if isinstance(entry, Alias) and name.version:
+            self._error(file, "see", "an alias has no version")
+            return
+        self._documents[name] = document
         if isinstance(entry, Alias):
-            if name.version:
-                self._error(file, "see", "an alias has no version")
             return
         if name.version and entry.version != name.version:
             message = f"{entry.version!r} stands in a file for {name.version!r}"
@@ -199,7 +196,7 @@ class _Check:
     def _check_versions(self) -> None:
         spelled: dict[str, EntryName] = {}
         for name, document in self._documents.items():
-            if not name.version or isinstance(document.entry, Alias):
+            if not name.version:
                 continue
             other = spelled.setdefault(str(name).lower(), name)
             if other != name:
@@ -231,7 +228,12 @@ class _Check:
         except InvalidFile as error:
             self._refuse(INDEX, error)
             return
-        broken: list[DscacheError] = []
-        found = index.build(Folder(self._folder), broken.append)
-        if not broken and found.datasets != known.datasets:
+        if self._errors:
+            return
+        found = index.build(Folder(self._folder), lambda error: self._refuse(INDEX, error))
+        if found.datasets != known.datasets:
             self._warn(INDEX, "", "out of date; `dscache registry index` renews it")
+
+
+def _by_file(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.file))

@@ -87,7 +87,7 @@ class Registries:
                     continue
                 if found.name == name:
                     return found
-        for registry in _bundled():
+        for registry in bundled():
             if registry.name == name:
                 return registry
         if trouble:
@@ -120,14 +120,14 @@ class Registries:
             if bases.setdefault(registry.name, base) != base:
                 raise _double(registry.name, bases[registry.name], base)
             yield registry
-        yield from (each for each in _bundled() if each.name not in bases)
+        yield from (each for each in bundled() if each.name not in bases)
 
     def _opened(self, given: str | None, address: str) -> Registry:
         if (given, address) not in self._known:
             place = self._place(address)
             own_name = header(place).name
             self._known[given, address] = registry = Registry(given or own_name, place)
-            if registry.name in {each.name for each in _bundled()}:
+            if registry.name in {each.name for each in bundled()}:
                 notice = f"{place.url} takes the place of the bundled registry {registry.name!r}"
                 self._emit(Notice(notice))
         return self._known[given, address]
@@ -213,7 +213,7 @@ def bundled_folder() -> str:
 
 
 @lru_cache(maxsize=1)
-def _bundled() -> tuple[Registry, ...]:
+def bundled() -> tuple[Registry, ...]:
     """The registries that come with the package; they do not change while a process runs."""
     root = bundled_folder()
     names = sorted(name for name in os.listdir(root) if os.path.isdir(f"{root}/{name}"))

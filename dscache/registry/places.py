@@ -8,6 +8,7 @@ server cannot be reached.
 from __future__ import annotations
 
 import os
+import stat
 import time
 import urllib.parse
 from collections.abc import Iterable
@@ -256,9 +257,12 @@ def read_limited(path: str) -> bytes:
     """A registry file of this machine.
 
     Raises:
-        InvalidFile: it is longer than a file of its name may be.
+        InvalidFile: it is longer than a file of its name may be, or no file.
         OSError: it cannot be read.
     """
-    if os.path.getsize(path) > _limit(path):
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidFile("not a file")
+    if found.st_size > _limit(path):
         raise too_long(_limit(path))
     return Path(path).read_bytes()

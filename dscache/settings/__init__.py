@@ -1,0 +1,141 @@
+"""Settings: argument, environment, project, user's file, default, in that order.
+
+The only package that reads the environment or a configuration file. Everything else receives the
+frozen `Settings`. Units: sizes in bytes, rates in bytes per second, times in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from dscache import filesystem
+from dscache.errors import UsageError
+from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
+from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
+
+__all__ = ["LINK_MODES", "Auth", "Settings", "config_path", "environment_variable", "load"]
+
+_ENVIRONMENT = {
+    "cache_dir": "DSCACHE_DIR",
+    "jobs": "DSCACHE_JOBS",
+    "offline": "DSCACHE_OFFLINE",
+    "remote": "DSCACHE_REMOTE",
+}
+_CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+_READ = (
+    *_ENVIRONMENT.values(),
+    *_CA_VARIABLES,
+    "DSCACHE_CONFIG",
+    "DSCACHE_REGISTRIES",
+    # What the folders of the platform depend on.
+    *(("LOCALAPPDATA",) if os.name == "nt" else ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")),
+)
+_CONFIG = _READ.index("DSCACHE_CONFIG")
+_FOLDERS = _READ.index("DSCACHE_REGISTRIES") + 1
+
+
+def load(**arguments: Any) -> Settings:
+    """The settings in force now, here, with `arguments` on top.
+
+    Raises:
+        InvalidFile: a configuration file is malformed; the error names file and key.
+        UsageError: an argument or environment variable has no sensible value.
+    """
+    environment = tuple(map(os.environ.get, _READ))
+    user_file = environment[_CONFIG] or _platform_folders(environment[_FOLDERS:])[1]
+    project = find_project(_working_folder())
+    user = filesystem.parsed(user_file, read_user) or NOTHING
+    project_file = os.path.join(project, PROJECT_FILE) if project else ""
+    local = (filesystem.parsed(project_file, read_project) if project else None) or NOTHING
+    settings = _combine(environment, user_file, _Same(user), project, _Same(local))
+    return settings.override(**arguments) if arguments else settings
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # somebody removed it under our feet
+        return os.sep
+
+
+def config_path() -> str:
+    """The user's configuration file: DSCACHE_CONFIG, else the platform's place for it."""
+    found = tuple(map(os.environ.get, _READ))
+    return found[_CONFIG] or _platform_folders(found[_FOLDERS:])[1]
+
+
+@lru_cache(maxsize=4)
+def _platform_folders(_variables: tuple[str | None, ...]) -> tuple[str, str]:
+    import platformdirs
+
+    return (
+        platformdirs.user_cache_dir("dscache", appauthor=False),
+        os.path.join(platformdirs.user_config_dir("dscache", appauthor=False), "config.toml"),
+    )
+
+
+class _Same:
+    """Wraps a parsed file so that it can be a key of a memo: equal only to itself."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self.table = table
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.table is self.table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+
+@lru_cache(maxsize=16)
+def _combine(
+    environment: tuple[str | None, ...],
+    user_file: str,
+    user: _Same,
+    project: str | None,
+    local: _Same,
+) -> Settings:
+    variables = dict(zip(_READ, environment, strict=True))
+    values: dict[str, Any] = {"cache_dir": _platform_folders(environment[_FOLDERS:])[0]}
+    sources = dict.fromkeys(PARSERS, "default")
+    project_file = os.path.join(project, PROJECT_FILE) if project else ""
+    for table, source in ((user.table, user_file), (local.table, project_file)):
+        shared = {key: value for key, value in table.items() if key in PARSERS}
+        if source == project_file:
+            shared.pop("registries", None)
+        values |= shared
+        sources |= dict.fromkeys(shared, source)
+    for key, variable in _ENVIRONMENT.items():
+        if (text := variables[variable]) is not None and text != "":
+            values[key] = _named(variable, PARSERS[key], text)
+            sources[key] = variable
+    if not values.get("ca_bundle"):
+        for variable in _CA_VARIABLES:
+            if variables[variable]:
+                values["ca_bundle"], sources["ca_bundle"] = variables[variable], variable
+                break
+    extra = (variables["DSCACHE_REGISTRIES"] or "").split(";")
+    return Settings(
+        **values,
+        extra_registries=tuple(each.strip() for each in extra if each.strip()),
+        project=project,
+        project_registries=local.table.get("registries", NOTHING),
+        config_file=user_file,
+        sources=MappingProxyType(sources),
+    )
+
+
+def _named(name: str, parse: Callable[[object], Any], value: object) -> Any:
+    try:
+        return parse(value)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def environment_variable(name: str) -> str | None:
+    """The value of a variable that a setting names, such as `token_env`."""
+    return os.environ.get(name)
