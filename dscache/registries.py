@@ -12,7 +12,7 @@ from dscache.errors import InvalidFile, NotFound, TransferError, UsageError
 from dscache.events import Notice
 from dscache.model import is_name
 from dscache.registry import index
-from dscache.registry.lookup import header
+from dscache.registry.order import header
 from dscache.results import RegistryInUse
 from dscache.urls import redacted
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("dscache", deadline=None)
+settings.load_profile("dscache")
 
 _KEPT_OUT = (
     "DSCACHE_REGISTRIES",
@@ -25,10 +30,9 @@ _KEPT_OUT = (
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for one test, in which its cache and configuration are, and where it stands."""
-    folder = tmp_path / "home"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("home")
     for name in _KEPT_OUT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(folder))

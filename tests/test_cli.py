@@ -301,7 +301,7 @@ def test_a_reader_that_goes_away_is_no_error(shelf: Shelf) -> None:
 
 def _read_all(fd: int) -> bytes:
     """All that a terminal shows; reading it fails once its other end is closed (Linux)."""
-    chunks = []
+    chunks: list[bytes] = []
     while True:
         try:
             chunk = os.read(fd, 65536)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pooch
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache.digest import HEX_LENGTH, Digest, Sums, hasher, sums_of
@@ -25,7 +24,6 @@ def digests(draw: st.DrawFn) -> Digest:
     return Digest(algorithm, draw(st.text("0123456789abcdef", min_size=length, max_size=length)))
 
 
-@effort(deadline=None)
 @given(digests())
 def test_digests_are_read_as_they_are_written(digest: Digest) -> None:
     assert Digest.parse(str(digest)) == digest
@@ -36,7 +34,6 @@ def test_sha256_needs_no_name() -> None:
     assert Digest.parse("AB" * 32) == Digest("sha256", "ab" * 32)
 
 
-@effort(deadline=None)
 @given(st.text() | st.tuples(ALGORITHMS, st.text("0123456789abcdefgG ")).map(":".join))
 def test_what_is_taken_for_a_digest_is_one(text: str) -> None:
     try:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache.digest import Digest
@@ -75,7 +74,6 @@ def test_what_is_no_version(version: str) -> None:
     assert not is_version(version)
 
 
-@effort(deadline=None)
 @given(st.none() | NAMES, NAMES, st.none() | VERSIONS)
 def test_references_are_read_as_they_are_written(
     registry: str | None, name: str, version: str | None
@@ -84,7 +82,6 @@ def test_references_are_read_as_they_are_written(
     assert Reference.parse(str(reference)) == reference
 
 
-@effort(deadline=None)
 @given(st.text())
 def test_what_is_taken_for_a_reference_is_one(text: str) -> None:
     try:
@@ -108,7 +105,6 @@ def test_versions_are_sorted_as_people_count() -> None:
     assert sorted(versions, key=version_order) == ["beta", "1.0", "1.9", "1.10", "2012"]
 
 
-@effort(deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_any_two_versions_can_be_sorted(one: str, other: str) -> None:
     assert sorted([one, other], key=version_order)
@@ -181,7 +177,6 @@ PARTS = st.one_of(
 )
 
 
-@effort(deadline=None)
 @given(st.lists(PARTS, min_size=1, max_size=4).map("/".join))
 def test_a_path_that_passes_stays_inside(path: str) -> None:
     try:
@@ -215,7 +210,6 @@ WORDS = [
 ENDS = ["", ".", ".txt", ".tar.gz", "-1", "=", "1", ".con", "/", "/con", "//", "/x"]
 
 
-@effort(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(ENDS)), min_size=1, max_size=3))
 def test_device_names_are_found_in_every_part(pieces: list[tuple[str, str]]) -> None:
     path = "".join(word + end for word, end in pieces)
@@ -244,7 +238,6 @@ def naive_collisions(paths: list[str]) -> bool:
     return False
 
 
-@effort(deadline=None)
 @given(st.lists(st.text("aAb/", min_size=1, max_size=5).filter(lambda path: "//" not in path)))
 def test_collisions_are_found(paths: list[str]) -> None:
     clean = [path.strip("/") for path in paths if path.strip("/")]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache.digest import Digest
@@ -381,7 +380,6 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@effort(deadline=None)
 @given(mutated(), st.booleans())
 def test_whatever_an_entry_holds_it_is_taken_or_refused(data: bytes, local: bool) -> None:
     try:
@@ -407,7 +405,6 @@ VALUES = st.one_of(
 TABLES = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), VALUES, max_size=5)
 
 
-@effort(deadline=None)
 @given(TABLES, st.lists(TABLES, min_size=1, max_size=3), TABLES)
 def test_what_is_written_is_read_back(
     table: dict[str, Any], artifacts: list[dict[str, Any]], manifest: dict[str, Any]

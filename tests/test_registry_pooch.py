@@ -9,7 +9,6 @@ from pathlib import Path
 import pooch
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache import settings
@@ -132,7 +131,6 @@ def is_path(text: str) -> bool:
 PATHS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(is_path)
 
 
-@effort(deadline=None)
 @given(st.lists(PATHS, min_size=1, max_size=5, unique=True))
 def test_any_path_goes_through_pooch(paths: list[str]) -> None:
     digest = Digest.parse(SHA256)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dscache import settings
@@ -267,7 +266,6 @@ def test_times(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@effort(deadline=None)
 @given(st.text() | st.integers() | st.floats() | st.booleans() | st.none() | st.binary())
 def test_quantities_are_finite_or_refused(value: object) -> None:
     for parse in (parse_size, parse_duration):
@@ -278,7 +276,6 @@ def test_quantities_are_finite_or_refused(value: object) -> None:
         assert 0 <= number < math.inf
 
 
-@effort(deadline=None)
 @given(st.integers(0, 10**15))
 def test_sizes_are_shown_with_three_figures(size: int) -> None:
     number, unit = show_size(size).split()

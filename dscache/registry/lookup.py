@@ -15,7 +15,6 @@ from dscache.events import Emit, Event, Notice
 from dscache.model import Dataset, Reference, is_version, version_order
 from dscache.registry.entries import Document
 from dscache.registry.order import Registries, Registry, unreadable
-from dscache.registry.order import header as header
 from dscache.registry.places import Place
 from dscache.registry.rules import Problem
 from dscache.registry.tables import Alias, Entry

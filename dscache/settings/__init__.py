@@ -17,7 +17,7 @@ from dscache.errors import UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
 from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
 
-__all__ = ["LINK_MODES", "Auth", "Settings", "config_path", "environment_variable", "load"]
+__all__ = ["LINK_MODES", "Auth", "Settings", "environment_variable", "load"]
 
 _ENVIRONMENT = {
     "cache_dir": "DSCACHE_DIR",
@@ -60,12 +60,6 @@ def _working_folder() -> str:
         return os.getcwd()
     except FileNotFoundError:  # somebody removed it under our feet
         return os.sep
-
-
-def config_path() -> str:
-    """The user's configuration file: DSCACHE_CONFIG, else the platform's place for it."""
-    found = tuple(map(os.environ.get, _READ))
-    return found[_CONFIG] or _platform_folders(found[_FOLDERS:])[1]
 
 
 @lru_cache(maxsize=4)

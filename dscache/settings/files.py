@@ -16,7 +16,9 @@ PROJECT_FILE = "dscache.toml"
 _MAX_FILE = 4 << 20
 # A project comes with somebody else's repository. It may say which data it needs, but not run
 # commands, send credentials, redirect downloads or move the cache.
-_NOT_IN_PROJECTS = frozenset({"auth", "rewrite", "cache_dir", "ca_bundle", "remote", "push"})
+_NOT_IN_PROJECTS = frozenset(
+    {"auth", "rewrite", "cache_dir", "ca_bundle", "read_from", "remote", "push"}
+)
 
 
 def find_project(folder: str) -> str | None:

@@ -85,8 +85,10 @@ class Http:
     def send(self, transfer: _Transfer) -> None:
         """Ask for the URL at which a transfer has arrived."""
         request = transfer.request
+        # Never empty: pycurl takes an empty list to mean "as before", with another host's secrets.
+        headers = {"User-Agent": _USER_AGENT}
         try:
-            headers = self._options.headers_for(transfer.url, request.url)
+            headers |= self._options.headers_for(transfer.url, request.url)
         except UnsafeError as error:
             transfer.finish(Failure(Trouble.UNSAFE, str(error)))
             return
@@ -130,7 +132,6 @@ class Http:
         easy.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         is_folder = os.path.isdir(self._ca_bundle)
         easy.setopt(pycurl.CAPATH if is_folder else pycurl.CAINFO, self._ca_bundle)
-        easy.setopt(pycurl.USERAGENT, _USER_AGENT)
         easy.setopt(pycurl.BUFFERSIZE, _BUFFER)
         if options.limit_rate:
             # So that what is read at once is a small part of what a second allows.
