@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dscache.errors import UsageError
 from dscache.events import Emit
 from dscache.registry.lookup import Lookup
-from dscache.registry.places import Folder, Place, Prefix
+from dscache.registry.places import Folder, Place, Prefix, limit_of
 from dscache.settings import Settings
 from dscache.store import Store
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dscache.sources.dispatch import Sources
     from dscache.sources.retry import Policy
     from dscache.sources.small import Answer
-
-_MAX_REGISTRY_FILE = 256 << 20
 
 
 class Call:
@@ -95,9 +93,7 @@ class Call:
     def _read(self, url: str, known: str) -> Answer:
         from dscache.sources.small import read_small
 
-        return read_small(
-            self.sources, url, limit=_MAX_REGISTRY_FILE, policy=self.policy, known=known
-        )
+        return read_small(self.sources, url, limit=limit_of(url), policy=self.policy, known=known)
 
 
 def folder_of(path: str | os.PathLike[str]) -> str:

@@ -127,8 +127,10 @@ def truncate(fd: int, size: int) -> None:
 
 
 def seal(path: str) -> None:
-    """Take the write permission from everybody; the file must be our own."""
-    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & 0o555)
+    """Take the write permission from everybody who has it; only its owner may do that."""
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o222:
+        os.chmod(path, mode & 0o555)
 
 
 def sync(fd: int) -> None:

@@ -65,6 +65,16 @@ def is_whole(folder: str, files: Sequence[File]) -> bool:
     return True
 
 
+def is_sound(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> bool:
+    """A thorough look: every file is a link to its blob, or has the right bytes as a copy.
+
+    Raises:
+        StorageError: the disk does not let it be looked at.
+    """
+    with filesystem.storage_errors(f"the view {folder} cannot be read"):
+        return all(_standing(f"{folder}/{f.path}", f, blob(f.sha256)) for f in files)
+
+
 def build(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
     """Make the view in the cache, or mend the one that is there.
 

@@ -198,6 +198,15 @@ def test_sealing_keeps_other_bits_as_they_are(home: Path) -> None:
         assert mode(path) == after
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_nobody_may_write_need_not_be_sealed(home: Path) -> None:
+    path = home / "theirs"
+    path.touch()
+    path.chmod(0o444)
+    os.chown(path, 12345, 12345)
+    unprivileged(lambda: filesystem.seal(str(path)))
+
+
 def test_removing_what_is_gone_is_fine(home: Path) -> None:
     filesystem.unlink(f"{home}/nothing")
     filesystem.drop(f"{home}/nothing/at/all")

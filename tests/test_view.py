@@ -278,6 +278,19 @@ def test_a_quick_look_at_many_files_is_a_few_looks(files: list[File], built: str
     assert not view.is_whole(built, [*few[1:], File("nothing", "", 1, "")])
 
 
+@pytest.mark.parametrize("harm", [_remove, _replace, _shorten, _dangle, _loop])
+def test_a_thorough_look_sees_every_byte(
+    store: Store, files: list[File], built: str, harm: Callable[[Path, bytes], None]
+) -> None:
+    assert view.is_sound(built, files, store.layout.blob)
+    path = Path(built, "twin.bin")
+    path.unlink()
+    path.write_bytes(CONTENTS["twin.bin"])
+    assert view.is_sound(built, files, store.layout.blob)
+    harm(path, CONTENTS["twin.bin"])
+    assert not view.is_sound(built, files, store.layout.blob)
+
+
 def test_syncing_reaches_every_folder_and_every_copy(
     store: Store, files: list[File], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

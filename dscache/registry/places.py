@@ -237,15 +237,16 @@ def _refuse_other_files(file: str, data: bytes) -> None:
     Raises:
         InvalidFile: that is it.
     """
-    if len(data) > _limit(file):
-        raise too_long(_limit(file))
+    if len(data) > limit_of(file):
+        raise too_long(limit_of(file))
     if file != INDEX:
         load_toml(data)
     elif not data.lstrip().startswith(b"{"):
         raise InvalidFile("not an index")
 
 
-def _limit(file: str) -> int:
+def limit_of(file: str) -> int:
+    """How long a registry's file may be, in bytes, by its path or URL."""
     return _MAX_INDEX if os.path.basename(file) == INDEX else MAX_ENTRY
 
 
@@ -263,6 +264,6 @@ def read_limited(path: str) -> bytes:
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise InvalidFile("not a file")
-    if found.st_size > _limit(path):
-        raise too_long(_limit(path))
+    if found.st_size > limit_of(path):
+        raise too_long(limit_of(path))
     return Path(path).read_bytes()
