@@ -209,6 +209,7 @@ class Bringing:
         view.build(folder, files, self._store.layout.blob)
         if self._store.durable:
             self._store.sync(files)
+            view.sync(folder, files, self._store.layout.blob)
         self._store.records.put(self._merged(job, files))
         return job.wish.fetched(folder, files, status)
 

@@ -59,6 +59,8 @@ def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetc
     folder = f"{target.folder}/{wish.dataset.name}" if target.separate else target.folder
     files = [file for file in record.files if wish.wants(file.path)]
     source = view_of(call.store, wish.dataset)
+    if target.mode == "auto":
+        target = replace(target, mode=call.settings.link)
     try:
         placed = view.place(target, folder, files, source)
     except DscacheError as error:

@@ -7,7 +7,7 @@ nothing that only a download needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,7 +69,7 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
     record = store.records.get(wish.dataset)
     if record is None:
         return None
-    files = selected(wish, record)
+    files = selected(store, wish, record)
     if files is None:
         return None
     folder = view_of(store, wish.dataset)
@@ -84,18 +84,30 @@ def view_of(store: Store, dataset: Dataset) -> str:
     return store.layout.view(dataset.registry, dataset.name, dataset.version, dataset.content)
 
 
-def selected(wish: Wish, record: Record) -> Sequence[File] | None:
+def selected(store: Store, wish: Wish, record: Record) -> Sequence[File] | None:
     """The recorded files that are asked for; None if one may be missing."""
-    if not wish.patterns:
-        return record.files if record.complete else None
+    if record.complete and not wish.patterns:
+        return record.files
     files = [file for file in record.files if wish.wants(file.path)]
     if not record.complete:
-        if wish.dataset.manifest:
-            return None
+        listed = _listed(store, wish.dataset)
         here = {file.path for file in files}
-        if any(wish.wants(each.path) and each.path not in here for each in wish.dataset.artifacts):
+        if listed is None or any(wish.wants(path) and path not in here for path in listed):
             return None
     return files or None
+
+
+def _listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
+    """The paths of all files of a dataset; None where its manifest is not here."""
+    if dataset.manifest is None:
+        return (artifact.path for artifact in dataset.artifacts)
+    blob = store.blobs.find(dataset.manifest.file.digests)
+    if blob is None:
+        return None
+    from dscache.registry import manifest  # late: most datasets have none
+
+    local = dataset.base.startswith("file:")
+    return (each.path for each in manifest.read(blob.path, dataset.manifest, local=local))
 
 
 def prove(store: Store, record: Record) -> bool:
@@ -106,10 +118,12 @@ def prove(store: Store, record: Record) -> bool:
         if blob is None:
             return False
         blobs.append(blob)
-    if store.is_writable:
-        folder = store.layout.view(record.registry, record.name, record.version, record.content)
-        view.build(folder, record.files, store.layout.blob)
-        for blob in blobs:
-            store.blobs.sync(blob)
-        store.records.put(structs.replace(record, durable=True))
+    folder = store.layout.view(record.registry, record.name, record.version, record.content)
+    if not store.is_writable:
+        return view.is_sound(folder, record.files, store.layout.blob)
+    view.build(folder, record.files, store.layout.blob)
+    for blob in blobs:
+        store.blobs.sync(blob)
+    view.sync(folder, record.files, store.layout.blob)
+    store.records.put(structs.replace(record, durable=True))
     return True

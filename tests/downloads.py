@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.shelf = Shelf(folder / "shelf")
         self.root = folder / "cache"
-        chosen = {"retries": 3, "stall_timeout": 1, "connect_timeout": 5, **changes}
+        chosen = {"retries": 2, "stall_timeout": 1, "connect_timeout": 5, **changes}
         self.settings = settings.load(
             cache_dir=str(self.root), registries={"shelf": str(self.shelf.folder)}, **chosen
         )

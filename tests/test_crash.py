@@ -26,9 +26,9 @@ from dscache import filesystem
 from dscache.cache import Cache
 from dscache.errors import ManualDownload, StorageError
 from dscache.store import SMALL
-from tests.children import Died, forked
+from tests.children import Died, forked, unprivileged
 from tests.making import Shelf, artifact, content, md5
-from tests.stores import STEPS, boot, damaged, faults_of, files_below, overwrite
+from tests.stores import STEPS, boot, damaged, faults_of, files_below, overwrite, steps
 
 CONTENTS = {
     "one.bin": content(3000, 1),
@@ -288,6 +288,63 @@ def test_whole_bytes_are_verified_once_and_then_durable(world: World) -> None:
     assert record_of(world)["durable"]
     assert after_a_restart(fetch) == []
     assert forked(fetch) == []
+
+
+def test_with_durability_sync_all_is_on_the_disk_before_its_record(world: World) -> None:
+    (world.home / "config.toml").write_text('durability = "sync"\n')
+    with steps() as taken:
+        world.fetch()
+    assert record_of(world)["durable"]
+    (record,) = (world.cache / "records").rglob("*.json")
+    moves = [
+        (number, *arguments) for number, (name, arguments) in enumerate(taken) if name == "rename"
+    ]
+    (committed,) = (number for number, _, target in moves if target == str(record))
+    synced = {arguments[0] for name, arguments in taken[:committed] if name == "sync_path"}
+    (view,) = (world.cache / "datasets/shelf/data").iterdir()
+    assert {str(view.parent), str(view), str(view / "deep")} <= synced
+    for blob in files_below(world.cache / "blobs"):
+        assert max(number for number, _, target in moves if target == str(blob)) < committed
+        assert str(blob.parent) in synced
+    assert taken[committed - 1][0] == "sync"
+    assert ("sync_path", (str(record.parent),)) in taken[committed:]
+
+
+def test_where_durability_cannot_be_noted_bytes_are_verified_and_served(world: World) -> None:
+    world.fetch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fetch() -> dict[str, bytes]:
+        filesystem.publish_bytes = full  # type: ignore[assignment]
+        return contents_of(dscache.fetch("data"))
+
+    assert after_a_restart(fetch) == CONTENTS
+    assert not record_of(world)["durable"]
+
+
+def test_torn_copies_in_a_cache_that_cannot_be_written_are_not_served(world: World) -> None:
+    world.fetch()
+    (view,) = (world.cache / "datasets/shelf/data").iterdir()
+    (view / "one.bin").unlink()
+    (view / "one.bin").write_bytes(CONTENTS["one.bin"])
+    folders = [world.cache, *(path for path in world.cache.rglob("*") if path.is_dir())]
+
+    def fetch() -> dict[str, bytes]:
+        with boot("another"):
+            return contents_of(dscache.fetch("data"))
+
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert unprivileged(fetch) == CONTENTS
+        overwrite(view / "one.bin", bytes(len(CONTENTS["one.bin"])))
+        with pytest.raises(StorageError, match="cannot be used"):
+            unprivileged(fetch)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 def torn(data: bytes) -> Iterator[bytes]:

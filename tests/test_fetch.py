@@ -411,3 +411,30 @@ def test_a_hit_imports_nothing_of_the_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_selection_of_a_manifest_is_a_hit(shelf: Shelf, site: Site) -> None:
+    lines = "".join(
+        f'{{"path": "{path}", "size": {len(data)}, "hash": "{sha256(data)}"}}\n'
+        for path, data in {"one.bin": ONE, "two.bin": TWO}.items()
+    ).encode()
+    site.files["/list.jsonl"] = lines
+    keys = {"hash": sha256(lines), "urls": [site.url("/list.jsonl")], "base_urls": [site.url("/")]}
+    shelf.write("listed.toml", {"version": "1", "manifest": keys})
+    path = dscache.fetch("listed", files="one*")
+    asked = len(site.requests)
+    assert dscache.path("listed", files="one*") == path
+    assert dscache.fetch("listed", files="one*") == path
+    assert len(site.requests) == asked
+    with pytest.raises(NotCached):
+        dscache.path("listed", files="*.bin")
+
+
+def test_the_configured_link_mode_is_used(two: Shelf, home: Path) -> None:
+    (home / "config.toml").write_text('link = "copy"\n')
+    (found,) = Cache().fetch_all(["two"], into=home / "data")
+    assert found.link == "copy"
+    assert (home / "data/one.bin").stat().st_nlink == 1
+    (linked,) = Cache().fetch_all(["two"], into=home / "linked", link="symlink")
+    assert linked.link == "symlink"
+    assert (home / "linked/one.bin").is_symlink()

@@ -353,6 +353,7 @@ def test_two_users_of_one_group_share_a_cache(
         shared.chmod(0o2775)
         monkeypatch.setenv("DSCACHE_DIR", str(shared / "cache"))
         monkeypatch.setenv("DSCACHE_REGISTRIES", str(shared / "shelf"))
+        monkeypatch.setenv("DSCACHE_CONFIG", str(shared / "config.toml"))
         monkeypatch.chdir(shared)
         shutil.copytree(shelf.folder, shared / "shelf")
 

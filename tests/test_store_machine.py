@@ -16,7 +16,14 @@ from pathlib import Path
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+)
 
 from dscache.store import SMALL, Part, Store, key_of
 from dscache.store.owner import this_process
@@ -32,6 +39,7 @@ DATA = {
     "larger": content(SMALL + 9000, 3),
 }
 names = st.sampled_from(sorted(DATA))
+hashes = st.sampled_from(["sha256", "md5", "sha256 md5"])
 larges = st.sampled_from(["large", "larger"])
 
 
@@ -76,6 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.prepare()
         self.boots = ExitStack()
         self.boot = 0
+        self.calm = 0
         self.dead = forked(this_process)
         self.left: list[Left] = []
         self.live: list[Live] = []
@@ -141,9 +150,11 @@ class StoreMachine(RuleBasedStateMachine):
             path.write_bytes(msgspec.json.encode(msgspec.structs.replace(journal, owner=self.dead)))
             self._leave(live)
 
+    @precondition(lambda self: self.calm > 8)
     @rule()
     def power_cut(self) -> None:
         """Everything dies; what was not synced may be torn, though the files still look right."""
+        self.calm = 0
         for live in list(self.live):
             live.part.close()
             self._leave(live)
@@ -166,9 +177,12 @@ class StoreMachine(RuleBasedStateMachine):
             self._publish(live.name, live.part, md5)
             live.part.forget()
 
-    @rule(name=st.sampled_from(["little", "empty"]), md5=st.booleans())
-    def publish_bytes(self, name: str, md5: bool) -> None:
-        self._publish(name, None, md5)
+    @rule(name=names, md5=st.booleans())
+    def publish(self, name: str, md5: bool) -> None:
+        if len(DATA[name]) <= SMALL:
+            self._publish(name, None, md5)
+        else:
+            self.publish_part(self.begin(name), md5)
 
     def _publish(self, name: str, part: Part | None, md5: bool) -> None:
         data = DATA[name]
@@ -184,7 +198,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.aliases |= {name} if md5 else set()
         assert Path(blob.path).read_bytes() == data
 
-    @rule(name=names, by=st.sampled_from(["sha256", "md5", "sha256 md5"]))
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), by=hashes)
+    def find_again(self, data: st.DataObject, by: str) -> None:
+        self.find(self._any(data), by)
+
+    @rule(name=names, by=hashes)
     def find(self, name: str, by: str) -> None:
         data, known = DATA[name], self.known.get(name)
         found = self.store.blobs.find([digest_of(data, each) for each in by.split()])
@@ -206,41 +225,50 @@ class StoreMachine(RuleBasedStateMachine):
         known = self.known[name]
         known.durable, known.looks_whole = len(DATA[name]) > SMALL, True
 
-    @rule(name=names, seen=st.booleans())
-    def corrupt(self, name: str, seen: bool) -> None:
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), seen=st.booleans())
+    def corrupt(self, data: st.DataObject, seen: bool) -> None:
         """Bytes change on the disk; not seen means that not even the time of the file does."""
-        known = self.known.get(name)
-        if known and DATA[name]:
-            path = self.store.layout.blob(digest_of(DATA[name]).hex)
-            overwrite(path, bytes(len(DATA[name])))
-            known.whole = False
+        name = self._any(data)
+        if DATA[name]:
+            overwrite(self._path(name), bytes(len(DATA[name])))
+            self.known[name].whole = False
             if seen:
-                os.utime(path)
-                known.looks_whole = False
+                os.utime(self._path(name))
+                self.known[name].looks_whole = False
 
-    @rule(name=names)
-    def lose_proof(self, name: str) -> None:
-        known = self.known.get(name)
-        if known:
-            Path(self.store.layout.proof(digest_of(DATA[name]).hex)).unlink(missing_ok=True)
-            known.proof, known.durable = None, False
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def lose_proof(self, data: st.DataObject) -> None:
+        name = self._any(data)
+        Path(self.store.layout.proof(digest_of(DATA[name]).hex)).unlink(missing_ok=True)
+        self.known[name].proof, self.known[name].durable = None, False
 
-    @rule(name=names)
-    def touch(self, name: str) -> None:
-        known = self.known.get(name)
-        if known:
-            os.utime(self.store.layout.blob(digest_of(DATA[name]).hex))
-            known.looks_whole = False
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def touch(self, data: st.DataObject) -> None:
+        name = self._any(data)
+        os.utime(self._path(name))
+        self.known[name].looks_whole = False
 
-    @rule(name=names)
-    def remove(self, name: str) -> None:
-        if self.known.pop(name, None):
-            os.unlink(self.store.layout.blob(digest_of(DATA[name]).hex))
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        name = self._any(data)
+        os.unlink(self._path(name))
+        del self.known[name]
 
-    @rule(name=names)
-    def sync(self, name: str) -> None:
-        known = self.known.get(name)
-        if known and known.whole:
+    def _any(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.known)))
+
+    def _path(self, name: str) -> Path:
+        return Path(self.store.layout.blob(digest_of(DATA[name]).hex))
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def sync(self, data: st.DataObject) -> None:
+        name = self._any(data)
+        if self.known[name].whole:
             found = self.store.blobs.find([digest_of(DATA[name])])
             assert found
             self.store.blobs.sync(found)
@@ -250,6 +278,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def parts_hold_what_was_written(self) -> None:
+        self.calm += 1
         for live in self.live:
             assert live.part.size == live.written
             assert Path(live.part.path).read_bytes() == DATA[live.name][: live.written]
@@ -259,7 +288,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def whole_blobs_are_whole(self) -> None:
         for name, known in self.known.items():
-            path = Path(self.store.layout.blob(digest_of(DATA[name]).hex))
+            path = self._path(name)
             assert path.stat().st_mode & 0o222 == 0
             assert (sha256_of(path) == digest_of(DATA[name]).hex) is known.whole
 

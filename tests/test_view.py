@@ -468,7 +468,11 @@ def test_force_replaces_files_and_only_them(
     (mine / "one.bin").symlink_to(home / "precious")
     (mine / "twin.bin").symlink_to("nothing")
     (mine / "other.bin").write_bytes(b"my own")
-    place(mine, files, built, mode=mode, force=True)
+    with steps() as taken:
+        place(mine, files, built, mode=mode, force=True)
+    assert not {f"{mine}/{name}" for name in CONTENTS} & {
+        arguments[0] for name, arguments in taken if name == "unlink"
+    }  # a file is replaced by the rename itself: there is no moment without one
     assert (mine / "other.bin").read_bytes() == b"my own"
     (mine / "other.bin").unlink()
     check(mine)

@@ -117,7 +117,7 @@ def quoted(url: str | bytes) -> str:
 
 
 def _status(line: bytes) -> int:
-    code = line.split(b" ", 2)[1:2]
+    code = line.split(None, 2)[1:2]
     return int(code[0]) if code and code[0].isdigit() else 0
 
 

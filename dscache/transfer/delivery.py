@@ -2,7 +2,7 @@
 
 What is in the store already is handed out at once. The rest is claimed, so that of many processes
 one downloads: what somebody else has claimed is waited for after everything of one's own is done,
-holding nothing, so that no two processes ever wait for each other. Locks are kept only where they
+holding no claim, so that no two processes ever wait for each other. Locks are kept only where they
 pay, for files above `SMALL`; the small files of a dataset are covered by the lock of their fetch.
 """
 

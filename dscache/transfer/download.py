@@ -156,11 +156,10 @@ class Download:
             self.fail(self._wrong_size())
         elif wanted is None or self.sink.size >= wanted:
             self.state = State.HASHING
-        elif self._looks_like_page():
-            self.fail(self._wrong("a web page"))
         else:
             reason = f"the body ended after {self.sink.size} of {wanted} bytes"
-            self.fail(Failure(Trouble.CONNECTION, reason))
+            is_page = self._looks_like_page()
+            self.fail(self._wrong(reason) if is_page else Failure(Trouble.CONNECTION, reason))
 
     def verify(self) -> None:
         """Look whether the hashes are known yet, and whether they are right."""
@@ -259,17 +258,17 @@ class Download:
 
     def _wrong_size(self) -> Failure:
         head, size = self.head or Head(), self.artifact.size
-        if self._looks_like_page():
-            return self._wrong("a web page")
         reason = f"{head.total} bytes instead of {size}"
-        if head.total is not None and size is not None and head.total < size:
+        is_short = head.total is not None and size is not None and head.total < size
+        if is_short and not self._looks_like_page():
             return Failure(Trouble.SHORT, reason)
         return self._wrong(reason)
 
     def _wrong(self, what: str) -> Failure:
         kind = (self.head.media_type if self.head else "") or "no type"
+        page = "a web page, " if self._looks_like_page() else ""
         first = self._first_bytes(_SHOWN).decode("utf-8", "replace")
-        return Failure(Trouble.WRONG, f"{what} ({kind}, beginning with {first!r})")
+        return Failure(Trouble.WRONG, f"{what} ({page}{kind}, beginning with {first!r})")
 
     def _first_bytes(self, count: int) -> bytes:
         return self.sink.first_bytes(count) if self._sample is None else bytes(self._sample[:count])

@@ -123,15 +123,19 @@ class Pool:
             self._start(self._ready.popleft(), now)
 
     def _start(self, download: Download, now: float) -> None:
-        """Send a request, if the host wants one now."""
+        """Send a request, if the host wants one now.
+
+        A host that wants none for too long is not asked, except by a download for which another
+        URL there is the next mirror: what holds for one URL need not hold for all.
+        """
         name = host(download.url)
         at = self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
         rest = at.resting_until - now
-        if rest > download.policy.max_retry_wait:
+        if rest > download.policy.max_retry_wait and not download.tried:
             reason = f"{name} has asked not to be asked for now"
             download.fail(Failure(Trouble.BUSY, reason, retry_after=rest))
             self._queue(download)
-        elif rest > 0:
+        elif 0 < rest <= download.policy.max_retry_wait:
             self._put_off(download, rest)
         elif at.is_full:
             self._ready.append(download)
