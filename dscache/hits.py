@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import structs
 
 from dscache import view
-from dscache.errors import DscacheError
+from dscache.errors import DscacheError, StorageError
 from dscache.model import Dataset
 from dscache.results import Fetched
 from dscache.store import Blob, File, Record, Store
@@ -119,11 +119,13 @@ def prove(store: Store, record: Record) -> bool:
             return False
         blobs.append(blob)
     folder = store.layout.view(record.registry, record.name, record.version, record.content)
-    if not store.is_writable:
+    try:
+        view.build(folder, record.files, store.layout.blob)
+        for blob in blobs:
+            store.blobs.sync(blob)
+        view.sync(folder, record.files, store.layout.blob)
+        store.records.put(structs.replace(record, durable=True))
+    except StorageError:
+        # A full or read-only disk: what is right can be used, and is verified again next time.
         return view.is_sound(folder, record.files, store.layout.blob)
-    view.build(folder, record.files, store.layout.blob)
-    for blob in blobs:
-        store.blobs.sync(blob)
-    view.sync(folder, record.files, store.layout.blob)
-    store.records.put(structs.replace(record, durable=True))
     return True

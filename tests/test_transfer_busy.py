@@ -116,6 +116,7 @@ def test_another_host_goes_on_meanwhile(tmp_path: Path, site: Site) -> None:
         for number in range(30):
             data = busy.files[f"/{number}"]
             desk.offer(f"d{number}", artifact("a", data, busy.url(f"/{number}")))
+        desk.offer("one", artifact("a.bin", SMALL, site.url("/a.bin")))
         names = [f"d{number}" for number in range(3)]
         found = desk.fetch_all(*names, "one")
         assert [each.error for each in found] == [None] * 4
