@@ -317,7 +317,7 @@ def test_where_durability_cannot_be_noted_bytes_are_verified_and_served(world: W
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fetch() -> dict[str, bytes]:
-        filesystem.publish_bytes = full  # type: ignore[assignment]
+        filesystem.publish_bytes = full
         return contents_of(dscache.fetch("data"))
 
     assert after_a_restart(fetch) == CONTENTS
