@@ -139,6 +139,7 @@ class Bringing:
             _lock_key(job), lambda holder: self._emit(Waiting(name, holder))
         )
         if found := hit(self._store, job.wish):
+            job.release()  # before the next one is waited for
             yield job.wish, found
         else:
             yield from self._bring([job])
