@@ -44,8 +44,8 @@ _LINUX = sys.platform.startswith("linux")
 _FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
 _COPY_CHUNK = 8 << 20
 _MOST_CHUNKS = 1024  # limits.h: IOV_MAX, what one system call takes
-# Windows refuses to replace a file as long as somebody has it open; readers of small files are
-# quick. In seconds.
+# Windows refuses to replace a file that is read-only, or that somebody has open; readers of small
+# files are quick. In seconds.
 _PATIENCE = (0.01, 0.1, 1.0) if _WINDOWS else ()
 _NANOSECONDS = 1_000_000_000
 # A file changed this recently may change again within one tick of its timestamp.
@@ -140,9 +140,11 @@ def sync(fd: int) -> None:
 
 def sync_path(path: str) -> None:
     """Bring a file, or the entries of a folder, to the disk."""
-    if _WINDOWS and os.path.isdir(path):  # cannot be opened there; NTFS journals renames
+    if _WINDOWS and (os.path.isdir(path) or not os.access(path, os.W_OK)):
+        # Neither can be opened for that there. NTFS journals renames, and where boots have no
+        # names a file is synced before it is sealed.
         return
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, (os.O_RDWR if _WINDOWS else os.O_RDONLY) | _BINARY)
     try:
         os.fsync(fd)
     finally:
@@ -155,6 +157,8 @@ def rename(source: str, target: str) -> None:
         try:
             os.replace(source, target)
         except PermissionError:
+            if os.path.isfile(target):
+                os.chmod(target, stat.S_IWRITE)
             time.sleep(pause)
         else:
             return

@@ -15,7 +15,7 @@ from dscache.model import Artifact, Dataset, content_of
 from dscache.store import File, Record, Store
 from dscache.store.owner import Boot, this_boot
 from tests.children import unprivileged
-from tests.stores import boot, damaged, overwrite
+from tests.stores import boot, damaged, overwrite, steps
 
 FILES = tuple(File(f"folder/{n:04}.bin", f"{n:064x}", n, f"{n:032x}") for n in range(100))
 
@@ -141,10 +141,22 @@ def test_a_use_is_noted_once_a_minute(store: Store) -> None:
     now = time.time()
     for before, noted in ((now - 30, False), (now - 90, True), (now + 90, True)):
         os.utime(path, (before, before))
+        assert store.records.get(dataset())
         store.records.use(dataset())
         used = store.records.last_used(record(dataset()))
         assert (abs(used - before) > 1) is noted
         assert store.records.get(dataset()) == record(dataset())
+
+
+def test_a_hit_looks_at_its_record_once(store: Store) -> None:
+    store.records.put(record(dataset()))
+    os.utime(store.records.path(dataset()), (time.time() - 30,) * 2)
+    assert store.records.get(dataset())
+    with steps() as taken:
+        store.records.use(dataset())
+    assert taken == []
+    os.unlink(store.records.path(dataset()))
+    store.records.use(dataset())
 
 
 def test_a_use_that_cannot_be_noted_is_fine(store: Store) -> None:

@@ -107,9 +107,9 @@ class Blobs:
         self, path: str, size: int, sums: Sums, known_as: Iterable[Digest] = ()
     ) -> Blob:
         """Move a file of our own, whose hashes were found right, to its place."""
-        filesystem.seal(path)
         if self._durable:
             filesystem.sync_path(path)
+        filesystem.seal(path)
         return self._publish(path, size, sums, known_as)
 
     def sync(self, blob: Blob) -> None:

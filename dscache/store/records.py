@@ -75,6 +75,7 @@ class Records:
     def __init__(self, layout: Layout, *, durable: bool) -> None:
         self._layout = layout
         self._durable = durable
+        self._last_use: dict[str, float] = {}
 
     def path(self, dataset: Dataset) -> str:
         """Where the record of that content of a dataset lies, or would lie."""
@@ -86,7 +87,8 @@ class Records:
         Raises:
             StorageError: the disk, or its permissions, do not let it be read.
         """
-        record = _parsed(self.path(dataset))
+        path = self.path(dataset)
+        record, self._last_use[path] = _parsed(path)
         return record if record and record.content == dataset.content else None
 
     def put(self, record: Record) -> None:
@@ -102,8 +104,9 @@ class Records:
     def use(self, dataset: Dataset) -> None:
         """Note that a dataset was used now. On a cache that cannot be written, nothing happens."""
         path = self.path(dataset)
-        with suppress(OSError):
-            if abs(time.time() - os.stat(path).st_mtime) > _USE_RESOLUTION:
+        used = self._last_use.get(path)
+        if used is None or abs(time.time() - used) > _USE_RESOLUTION:
+            with suppress(OSError):
                 filesystem.touch(path)
 
     def last_used(self, record: Record) -> float:
@@ -117,7 +120,8 @@ class Records:
             StorageError: one cannot be read.
         """
         for path in self._paths():
-            if record := _parsed(path):
+            record, _ = _parsed(path)
+            if record:
                 yield record
 
     def contents(self, dataset: Dataset) -> set[str]:
@@ -143,14 +147,17 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _parsed(path: str) -> Record | None:
+def _parsed(path: str) -> tuple[Record | None, float]:
+    """The record at a path, if there is one that makes sense, and the time of its file."""
     try:
-        return filesystem.parsed(path, _read)
-    except msgspec.MsgspecError:
-        return None
+        return filesystem.parsed(path, _read) or (None, 0.0)
     except OSError as error:
         raise filesystem.storage_error("a record of the cache cannot be read", error) from error
 
 
-def _read(path: str) -> Record:
-    return msgspec.json.decode(filesystem.read_small(path, _MAX_FILE), type=Record)
+def _read(path: str) -> tuple[Record | None, float]:
+    used = os.stat(path).st_mtime  # first: what is written meanwhile has another time
+    try:
+        return msgspec.json.decode(filesystem.read_small(path, _MAX_FILE), type=Record), used
+    except msgspec.MsgspecError:
+        return None, used
