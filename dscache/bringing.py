@@ -234,7 +234,7 @@ class Bringing:
             complete=complete,
             files=together,
             boot=this_boot(),
-            durable=self._store.durable,
+            durable=self._store.durable and (earlier is None or earlier.durable),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             summary=dataset.summary,
             url=dataset.base,

@@ -26,7 +26,10 @@ def fetch(
         if dataset.yanked:
             withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
             call.emit(Notice(withdrawn))
-        found = hit(call.store, wish)
+        try:
+            found = hit(call.store, wish)
+        except DscacheError as error:
+            found = wish.failed(error)
         if found:
             results[wish] = found
         else:

@@ -97,7 +97,7 @@ def open_for_update(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | _BINARY)
     except PermissionError:
-        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IWUSR)
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
         return os.open(path, os.O_RDWR | _BINARY)
 
 

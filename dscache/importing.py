@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Sequence
 
 from dscache import fetching, filesystem
@@ -62,9 +61,10 @@ def _take(store: Store, dataset: Dataset, file: str) -> None:
             artifact = _match(candidates, sums)
             if artifact is None:
                 raise _no_match(dataset, file, f"its sha256 is {sums['sha256']}")
+            size = os.path.getsize(temporary)  # which is what was hashed
             store.blobs.publish_file(temporary, size, sums, artifact.digests)
         except BaseException:
-            filesystem.unlink(temporary)
+            filesystem.drop(temporary)
             raise
 
 
@@ -76,8 +76,7 @@ def _bring(file: str, target: str) -> None:
     except OSError as error:
         if error.errno not in filesystem.UNSUPPORTED:
             raise
-    found = os.stat(file)
-    if not stat.S_IMODE(found.st_mode) & 0o222:
+    if os.stat(file).st_mode & 0o666 == 0o444:  # as a blob must be; nothing is changed about it
         try:
             filesystem.link(file, target)
             return

@@ -110,8 +110,11 @@ class Records:
                 filesystem.touch(path)
 
     def last_used(self, record: Record) -> float:
-        """When a dataset was last used, in seconds since 1970."""
-        return os.stat(self._path(record)).st_mtime
+        """When a dataset was last used, in seconds since 1970; 0 if its record is gone by now."""
+        try:
+            return os.stat(self._path(record)).st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def all(self) -> Iterator[Record]:
         """Every record that makes sense, sorted by registry and name.
