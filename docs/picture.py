@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 _WIDTH = 96
+_FILES = 6  # lines that a frame worth showing has
 _REDRAWN = "\r\x1b[2K"
 
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _session(room: Path, words: list[str]) -> str:
-    """What the terminal shows: the fullest frame of the progress, then what stayed."""
+    """What the terminal shows: a frame from the middle of the progress, then what stayed."""
     screen, end = pty.openpty()
     environment = os.environ | {
         "DSCACHE_DIR": str(room / "cache"),
@@ -65,8 +66,9 @@ def _session(room: Path, words: list[str]) -> str:
         seen += chunk
     process.wait()
     frames = seen.decode().replace("\r\n", "\n").split(_REDRAWN)
-    drawn = max(frames[:-1], key=lambda frame: frame.count("\n"), default="")
-    return drawn + "\n" + frames[-1].replace("\x1b[2K", "").replace("\x1b[1A", "")
+    full = [frame for frame in frames[:-1] if frame.count("\n") >= _FILES]
+    drawn = f"{full[len(full) // 2]}\n" if full else ""
+    return drawn + frames[-1].rpartition("\x1b[2K")[2]
 
 
 def _read(screen: int) -> bytes:

@@ -141,7 +141,7 @@ class Pool:
             self._ready.append(download)
         else:
             exchange = self._source.start(download.request())
-            self._active[download] = _Running(exchange, at, now, now)
+            self._active[download] = _Running(exchange, at, 0.0, now)
             at.active += 1
 
     def _wait(self) -> None:
