@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dscache import filesystem
-from dscache.errors import UsageError
+from dscache.errors import InvalidFile, UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
 from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
 
@@ -48,11 +48,17 @@ def load(**arguments: Any) -> Settings:
     environment = tuple(map(os.environ.get, _READ))
     user_file = environment[_CONFIG] or _platform_folders(environment[_FOLDERS:])[1]
     project = find_project(_working_folder())
-    user = filesystem.parsed(user_file, read_user) or NOTHING
-    project_file = os.path.join(project, PROJECT_FILE) if project else ""
-    local = (filesystem.parsed(project_file, read_project) if project else None) or NOTHING
+    user = _table(user_file, read_user)
+    local = _table(f"{project}/{PROJECT_FILE}", read_project) if project else NOTHING
     settings = _combine(environment, user_file, _Same(user), project, _Same(local))
     return settings.override(**arguments) if arguments else settings
+
+
+def _table(path: str, read: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return filesystem.parsed(path, read) or NOTHING
+    except OSError as error:
+        raise InvalidFile(f"{path} cannot be read: {error.strerror}", file=path) from error
 
 
 def _working_folder() -> str:
