@@ -25,7 +25,7 @@ from dscache.store.layout import Layout
 
 #: How often those who wait look who holds the lock now, in seconds.
 _LOOK_AGAIN = 5.0
-_POLL = 0.02
+_POLL = 0.05
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 

@@ -84,7 +84,10 @@ def _together(room: Path, server: Server) -> None:
     before = len(server.requests())
     command = _command(("dscache_file", f"{server.url}/big.bin", sha256, str(room / "shared")))
     began = time.perf_counter()
-    running = [subprocess.Popen(command, env=_environment()) for _ in range(_PROCESSES)]
+    running = [
+        subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL)
+        for _ in range(_PROCESSES)
+    ]
     codes = {process.wait() for process in running}
     seconds = time.perf_counter() - began
     sent = sum(each.sent for each in server.requests(at_least=before + 1)[before:])
@@ -111,7 +114,7 @@ def _start_up(room: Path) -> None:
             "-m",
             "dscache",
             "path",
-            "penguins",
+            "big",
             "--cache-dir",
             shared,
         ],
