@@ -7,8 +7,10 @@ nothing that was done counts, and whatever is done again finds its bytes in the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from dscache import view
 from dscache.call import Call

@@ -6,19 +6,18 @@ Events are frozen values; `key` tells the files of one call apart. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """A call knows what it will move: `files` more files of `size` bytes in all."""
 
     files: int
     size: int
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A file begins to arrive. `size` is None where nobody knows it; `done` bytes were kept."""
 
     key: str
@@ -27,32 +26,28 @@ class Started:
     done: int = 0
 
 
-@dataclass(frozen=True)
-class Advanced:
+class Advanced(msgspec.Struct, frozen=True):
     """`done` bytes of the file are here, counted from its start."""
 
     key: str
     done: int
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """The file is verified and stored."""
 
     key: str
     size: int
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The file could not be had."""
 
     key: str
     message: str
 
 
-@dataclass(frozen=True)
-class Retrying:
+class Retrying(msgspec.Struct, frozen=True):
     """A connection failed; the same source is asked again in `delay` seconds."""
 
     key: str
@@ -60,16 +55,14 @@ class Retrying:
     delay: float
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """Another process is busy with the same thing; `holder` names it."""
 
     what: str
     holder: str
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """Something the user should know although the call goes on."""
 
     message: str

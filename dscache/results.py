@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dscache.errors import DscacheError
 from dscache.model import Dataset
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """The outcome for one name of a fetch.
 
     Attributes:
@@ -44,8 +44,7 @@ class Fetched:
         return self.path
 
 
-@dataclass(frozen=True)
-class Cached:
+class Cached(msgspec.Struct, frozen=True):
     """One dataset in the cache. `last_used` is in seconds since 1970."""
 
     name: str
@@ -56,8 +55,7 @@ class Cached:
     complete: bool
 
 
-@dataclass(frozen=True)
-class Available:
+class Available(msgspec.Struct, frozen=True):
     """One dataset that a registry offers. `size` is None where the registry does not know it."""
 
     name: str
@@ -68,8 +66,7 @@ class Available:
     cached: bool
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(msgspec.Struct, frozen=True):
     """All that is known of one dataset. `path` is None where it is not completely cached."""
 
     dataset: Dataset
@@ -79,8 +76,7 @@ class Info:
     path: Path | None
 
 
-@dataclass(frozen=True)
-class DatasetUsage:
+class DatasetUsage(msgspec.Struct, frozen=True):
     """What one cached dataset takes. `shared_bytes` of its bytes belong to others as well."""
 
     name: str
@@ -91,8 +87,7 @@ class DatasetUsage:
     last_used: float
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What the cache takes.
 
     Attributes:
@@ -108,8 +103,7 @@ class Usage:
     datasets: tuple[DatasetUsage, ...]
 
 
-@dataclass(frozen=True)
-class RegistryInUse:
+class RegistryInUse(msgspec.Struct, frozen=True):
     """One registry. `datasets` is None where they cannot be counted now."""
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import urllib.parse
 from functools import lru_cache
 
@@ -34,6 +33,8 @@ def is_loopback(url: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_loopback(netloc: str) -> bool:
+    import ipaddress  # late: a hit asks for no host
+
     name = urllib.parse.urlsplit(f"//{netloc}").hostname or ""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback

@@ -25,9 +25,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dscache.store import SMALL, Part, Store, key_of
+from dscache.store import SMALL, Store, key_of
 from dscache.store.owner import this_process
-from dscache.store.parts import Journal
+from dscache.store.parts import Journal, Part
 from tests.children import forked
 from tests.making import content
 from tests.stores import boot, digest_of, overwrite, sha256_of, sums_by

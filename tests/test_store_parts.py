@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from dscache import filesystem
-from dscache.store import SMALL, Part, Store, owner
+from dscache.store import SMALL, Store, owner
 from dscache.store.owner import Boot
-from dscache.store.parts import Journal, Parts
+from dscache.store.parts import Journal, Part, Parts
 from tests.children import Died, forked, unprivileged
 from tests.making import content
 from tests.stores import boot, damaged, faults_of, files_below, overwrite, steps, sums_by

@@ -258,6 +258,14 @@ def test_no_content_length_and_no_size(tmp_path: Path, site: Site, framing: Faul
     assert desk.fetch("big").unwrap().read_bytes() == BIG
 
 
+def test_a_body_in_tiny_pieces(tmp_path: Path, site: Site) -> None:
+    """More of them at once than one system call takes."""
+    site.fault("/small.bin", Chunked(), Drip(20, 0.0))
+    desk = Desk(tmp_path)
+    desk.offer("small", artifact("small.bin", SMALL, site.url("/small.bin"), size=None))
+    assert desk.fetch("small").unwrap().read_bytes() == SMALL
+
+
 def test_a_stalled_connection_is_given_up(desk: Desk, site: Site) -> None:
     site.fault("/big.bin", Stall(2 * MIB), times=1)
     site.fault("/small.bin", Stall(BEFORE_ANSWER), times=1)

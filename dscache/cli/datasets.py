@@ -9,7 +9,6 @@ import click
 
 from dscache.cli import say
 from dscache.cli.options import cache, common, complete_available, complete_cached, transfer
-from dscache.cli.progress import shown
 from dscache.errors import DscacheError
 from dscache.quantities import show_size
 from dscache.results import Fetched
@@ -39,6 +38,8 @@ def fetch(
 ) -> int:
     """Download and verify datasets, unless they are here, and print where they are."""
     target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
+    from dscache.cli.progress import shown
+
     with shown(not no_progress) as progress:
         results = target.fetch_all(
             names,
@@ -76,6 +77,8 @@ def retrieve(
 ) -> int:
     """Download and verify one file by its URL, unless it is here, and print where it is."""
     target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
+    from dscache.cli.progress import shown
+
     with shown(not no_progress) as progress:
         result = target.retrieve_all(
             url,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -14,6 +12,8 @@ from dscache.events import Event, Notice, Waiting
 
 def document(value: Any) -> None:
     """One JSON document on stdout."""
+    import json
+
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
@@ -77,4 +77,6 @@ def stopped(how: str, code: int, *, as_json: bool) -> int:
 
 def when(seconds: float) -> str:
     """A time as documents have it: ISO 8601 in UTC."""
+    from datetime import UTC, datetime
+
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -141,7 +141,7 @@ class Http:
             easy.setopt(pycurl.BUFFERSIZE, max(1024, min(_BUFFER, options.limit_rate // 64)))
             easy.setopt(pycurl.MAX_RECV_SPEED_LARGE, options.limit_rate)
         easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        easy.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout * 1000))
+        easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, round(options.connect_timeout * 1000)))
         easy.setopt(pycurl.LOW_SPEED_LIMIT, options.stall_rate)
         easy.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.stall_timeout)))
         return easy

@@ -18,13 +18,13 @@ from dscache.errors import StorageError
 from dscache.store.blobs import SMALL, Blob, Blobs
 from dscache.store.layout import CACHEDIR_TAG, FORMAT, Layout, key_of
 from dscache.store.owner import this_boot
-from dscache.store.parts import Part, Parts
 from dscache.store.records import File, Record, Records
 
 if TYPE_CHECKING:
     from dscache.store.locks import Locks
+    from dscache.store.parts import Parts
 
-__all__ = ["SMALL", "Blob", "File", "Layout", "Part", "Record", "Store", "key_of"]
+__all__ = ["SMALL", "Blob", "File", "Layout", "Record", "Store", "key_of"]
 
 
 class Store:
@@ -54,6 +54,8 @@ class Store:
 
     def parts(self) -> Parts:
         """The parts, with what earlier attempts left looked up anew."""
+        from dscache.store.parts import Parts
+
         return Parts(self.layout)
 
     def prepare(self) -> None:

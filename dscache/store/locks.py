@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from dscache import filesystem
 from dscache.errors import StorageError
 from dscache.quantities import show_duration
 from dscache.store.layout import Layout
+from dscache.store.owner import host_name
 
 #: How often those who wait look who holds the lock now, in seconds.
 _LOOK_AGAIN = 5.0
@@ -100,7 +100,7 @@ class Locks:
 
     def _taken(self, key: str, lock: filelock.BaseFileLock) -> Lock:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = msgspec.json.encode(_Holder(platform.node(), os.getpid(), now))
+        holder = msgspec.json.encode(_Holder(host_name(), os.getpid(), now))
         with suppress(OSError):  # only a message is lost
             filesystem.publish_bytes(holder, self._layout.holder(key))
         return Lock(lock)

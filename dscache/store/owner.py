@@ -8,7 +8,6 @@ take the safe way.
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from functools import lru_cache
@@ -45,7 +44,16 @@ def this_boot() -> Boot | None:
         boot = subprocess.run(called, capture_output=True, text=True, check=False).stdout.strip()
     else:
         boot = ""
-    return Boot(platform.node(), boot) if boot else None
+    return Boot(host_name(), boot) if boot else None
+
+
+def host_name() -> str:
+    """The name by which this machine knows itself."""
+    if hasattr(os, "uname"):  # a tenth of what importing `platform` takes
+        return os.uname().nodename
+    import platform
+
+    return platform.node()
 
 
 def this_process() -> Owner:

@@ -215,10 +215,10 @@ class Delivery:
         return lock
 
     def _finish(self, download: Download) -> Delivered:
-        want, lock = self._claims.pop(download)
+        want, lock = self._claims[download]
         blob, error = None, None
-        samples = [path for tried in download.tried if (path := self._set_aside(want, tried))]
         try:
+            samples = [self._set_aside(want, tried) for tried in download.tried]
             if download.state is State.DONE:
                 blob = self._publish(want.artifact, download)
                 self._emit(Finished(download.key, blob.size))
@@ -229,11 +229,11 @@ class Delivery:
         except StorageError as refused:
             download.sink.keep()
             error = refused
-        finally:
-            if lock:
-                lock.release()
         if error:
             self._emit(Failed(download.key, str(error)))
+        del self._claims[download]
+        if lock:
+            lock.release()
         is_new = blob is not None
         return Delivered(want, blob, error, download.received, download.kept, is_new)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dscache.errors import (
@@ -21,9 +22,15 @@ _TRANSIENT = frozenset({Trouble.CONNECTION, Trouble.BUSY, Trouble.SHORT, Trouble
 
 
 def failure_of(
-    artifact: Artifact, tried: list[Tried], kept: int, samples: list[str]
+    artifact: Artifact, tried: Sequence[Tried], kept: int, samples: Iterable[str]
 ) -> DscacheError:
-    """The one error for a file that no source gave, by the kinds of what went wrong."""
+    """The one error for a file that no source gave, by the kinds of what went wrong.
+
+    Args:
+        kept: bytes that are left for a later attempt.
+        samples: where wrong bytes were put, empty for none.
+    """
+    places = [each for each in samples if each]
     troubles = {each.failure.trouble for each in tried}
     statuses = {each.failure.status for each in tried}
     if artifact.manual and statuses & _NEEDS_PERSON:
@@ -32,7 +39,7 @@ def failure_of(
     facts: dict[str, Any] = {
         "path": artifact.path,
         "sources": [{"url": each.url, "reason": each.failure.reason} for each in tried],
-        "quarantine": samples,
+        "quarantine": places,
         "bytes_kept": kept,
     }
     if troubles == {Trouble.UNSAFE}:
@@ -42,7 +49,7 @@ def failure_of(
         size = f", {artifact.size} bytes" if artifact.size is not None else ""
         return IntegrityError(
             f"{artifact.path}: wrong bytes from every source ({expected}{size}):{lines}",
-            hint=f"what came is kept in {', '.join(samples)}" if samples else "",
+            hint=f"what came is kept in {', '.join(places)}" if places else "",
             **facts,
         )
     keep = f"{show_size(kept)} are kept and will be used; " if kept else ""

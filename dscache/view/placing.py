@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from dscache import filesystem
 from dscache.errors import StorageError, UsageError
@@ -17,8 +18,7 @@ _MODES = LINK_MODES[1:]
 _LISTED = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A folder of the user for the files of a call.
 
     Attributes:
@@ -34,8 +34,7 @@ class Target:
     separate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """What `place` did: the weakest link mode that was used, and the bytes that were copied."""
 
     mode: str
