@@ -8,7 +8,7 @@ Names are imported when they are first used, so that `import dscache` costs next
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` would be half of the cost
 
 if TYPE_CHECKING:
     from dscache import errors, events
@@ -28,7 +28,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     from importlib import import_module
 
     if name in ("errors", "events"):
