@@ -11,7 +11,7 @@ import pytest
 from dscache import settings
 from dscache.errors import InvalidFile, TransferError, UnsafeError
 from dscache.sources.dispatch import Sources, rewritten
-from dscache.sources.exchange import Trouble
+from dscache.sources.exchange import Request, Trouble
 from dscache.sources.retry import Policy
 from dscache.sources.small import Answer, read_small
 from tests.children import running
@@ -63,8 +63,6 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
 
 
 def test_kinds_of_sources_serve_side_by_side(sources: Sources, site: Site, tmp_path: Path) -> None:
-    from dscache.sources.exchange import Request
-
     (tmp_path / "a.bin").write_bytes(DATA)
     urls = [(tmp_path / "a.bin").as_uri(), site.url("/a.bin"), "file:///nonexistent/file"]
     exchanges = [sources.start(Request(url)) for url in urls]
