@@ -241,13 +241,13 @@ class Delivery:
         sink, sums = download.sink, download.verified
         if sums is None:
             raise RuntimeError("a download is done only when it is verified")
+        blobs, known_as = self._store.blobs, artifact.digests
         with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
             if isinstance(sink, Memory):
-                return self._store.blobs.publish_bytes(sink.data, sums, artifact.digests)
+                return blobs.publish_bytes(sink.data, sums, known_as)
             sink.release()
-            part = sink.part
-            blob = self._store.blobs.publish_file(part.path, part.size, sums, artifact.digests)
-            part.forget()
+            blob = blobs.publish_file(sink.part.path, sink.part.size, sums, known_as)
+            sink.part.forget()
             return blob
 
     def _twins(self, twins: list[Want], delivered: Delivered) -> Iterator[Delivered]:
