@@ -104,13 +104,17 @@ class Cache:
             UnsafeError: the registry entry, or a redirect, is refused.
             InvalidFile: a registry or configuration file is malformed.
         """
-        options: FetchOptions = {"offline": offline, "refresh": refresh, "progress": progress}
-        target = None
-        if into is not None:
-            target = Target(folder_of(into), link or "auto", force)
+        options: FetchOptions = {
+            "into": into,
+            "link": link,
+            "force": force,
+            "refresh": refresh,
+            "offline": offline,
+            "progress": progress,
+        }
         with self._call(options) as call:
             wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
-            return fetch(call, [wish], target)[wish].unwrap()
+            return fetch(call, [wish], _target(options))[wish].unwrap()
 
     def fetch_many(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> dict[str, Path]:
         """`fetch` for several datasets through one pool of connections.
@@ -119,18 +123,12 @@ class Cache:
         all the same, and the first error is raised at the end.
         """
         wanted = list(dict.fromkeys(names))
-        if (into := options.get("into")) is None:
-            results = self.fetch_all(wanted, **options)
-        else:
-            results = self._fetch(wanted, _target(into, options, separate=True), options)
+        results = self._fetch(wanted, _target(options, separate=True), options)
         return {name: found.unwrap() for name, found in zip(wanted, results, strict=True)}
 
     def fetch_all(self, names: Sequence[str], **options: Unpack[FetchOptions]) -> list[Fetched]:
         """As `fetch_many`, with all there is to say on each name; errors stand in the results."""
-        into = options.get("into")
-        separate = len(names) > 1
-        target = None if into is None else _target(into, options, separate=separate)
-        return self._fetch(names, target, options)
+        return self._fetch(names, _target(options, separate=len(names) > 1), options)
 
     def retrieve(
         self,
@@ -169,15 +167,13 @@ class Cache:
         **options: Unpack[FetchOptions],
     ) -> Fetched:
         """As `retrieve`, with all there is to say; an error stands in the result."""
-        into = options.get("into")
-        target = None if into is None else _target(into, options, separate=False)
         from dscache import retrieving
 
         with self._call(options) as call:
             wish = retrieving.wish(
                 url, known_hash, fname=fname, unpack=unpack or "", emit=call.emit
             )
-            return fetch(call, [wish], target)[wish]
+            return fetch(call, [wish], _target(options))[wish]
 
     def path(self, name: str, *, files: Patterns | None = None) -> Path:
         """Where a dataset stands; looks at the disk only, and downloads nothing.
@@ -308,10 +304,12 @@ class Cache:
         return Call(found, options.get("progress") or to_log)
 
 
-def _target(into: StrPath, options: FetchOptions, *, separate: bool) -> Target:
-    return Target(
-        folder_of(into), options.get("link") or "auto", bool(options.get("force")), separate
-    )
+def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:
+    into = options.get("into")
+    if into is None:
+        return None
+    link, force = options.get("link") or "auto", bool(options.get("force"))
+    return Target(folder_of(into), link, force, separate)
 
 
 def _patterns(files: Patterns | None) -> tuple[str, ...]:

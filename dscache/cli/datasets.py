@@ -7,8 +7,16 @@ from typing import Any
 
 import click
 
+from dscache.cache import FetchOptions
 from dscache.cli import say
-from dscache.cli.options import cache, common, complete_available, complete_cached, transfer
+from dscache.cli.options import (
+    Downloading,
+    cache,
+    common,
+    complete_available,
+    complete_cached,
+    transfer,
+)
 from dscache.errors import DscacheError
 from dscache.quantities import show_size
 from dscache.results import Fetched
@@ -26,30 +34,20 @@ def fetch(
     names: tuple[str, ...],
     files: tuple[str, ...],
     refresh: bool,
-    into: str | None,
-    link: str | None,
-    jobs: str | None,
-    limit_rate: str | None,
-    offline: bool | None,
-    force: bool,
-    no_progress: bool,
-    cache_dir: str | None,
+    downloading: Downloading,
     as_json: bool,
 ) -> int:
     """Download and verify datasets, unless they are here, and print where they are."""
-    target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
     from dscache.cli.progress import shown
 
-    with shown(not no_progress) as progress:
-        results = target.fetch_all(
-            names,
-            into=into,
-            link=link,
-            files=files or None,
-            force=force,
-            refresh=refresh,
-            progress=progress,
-        )
+    with shown(downloading.shows_progress) as progress:
+        options: FetchOptions = {
+            **downloading.placing,
+            "files": files or None,
+            "refresh": refresh,
+            "progress": progress,
+        }
+        results = downloading.cache.fetch_all(names, **options)
     return _report(results, as_json=as_json)
 
 
@@ -65,30 +63,16 @@ def retrieve(
     known_hash: str | None,
     fname: str | None,
     unpack: str | None,
-    into: str | None,
-    link: str | None,
-    jobs: str | None,
-    limit_rate: str | None,
-    offline: bool | None,
-    force: bool,
-    no_progress: bool,
-    cache_dir: str | None,
+    downloading: Downloading,
     as_json: bool,
 ) -> int:
     """Download and verify one file by its URL, unless it is here, and print where it is."""
-    target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
     from dscache.cli.progress import shown
 
-    with shown(not no_progress) as progress:
-        result = target.retrieve_all(
-            url,
-            known_hash,
-            fname=fname,
-            unpack=unpack,
-            into=into,
-            link=link,
-            force=force,
-            progress=progress,
+    with shown(downloading.shows_progress) as progress:
+        options: FetchOptions = {**downloading.placing, "progress": progress}
+        result = downloading.cache.retrieve_all(
+            url, known_hash, fname=fname, unpack=unpack, **options
         )
     return _report([result], as_json=as_json)
 

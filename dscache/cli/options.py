@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from dscache import settings
-from dscache.cache import Cache
+from dscache.cache import Cache, FetchOptions
 from dscache.errors import DscacheError
 from dscache.settings import LINK_MODES
 
@@ -25,25 +26,50 @@ def common(function: Function) -> Function:
     return where(function)
 
 
-def transfer(function: Function) -> Function:
-    """The options of commands that download."""
-    for option in reversed(
-        (
-            click.option("--into", metavar="DIR", help="Put the files into this folder as well."),
-            click.option(
-                "--link",
-                type=click.Choice(LINK_MODES),
-                help="How files get into DIR (default: auto).",
-            ),
-            click.option("-j", "--jobs", metavar="N", help="Connections in all."),
-            click.option("--limit-rate", metavar="RATE", help="Bytes per second, such as 20MB."),
-            click.option("--offline", is_flag=True, default=None, help="Use no network."),
-            click.option("--force", is_flag=True, help="Replace other files in DIR."),
-            click.option("--no-progress", is_flag=True, help="Show no progress."),
-        )
-    ):
-        function = option(function)
-    return function
+class Downloading(NamedTuple):
+    """What the options of a command that downloads come to."""
+
+    cache: Cache
+    placing: FetchOptions
+    shows_progress: bool
+
+
+def transfer(function: Callable[..., int]) -> Callable[..., int]:
+    """The options of commands that download, handed over as one `downloading`."""
+
+    @wraps(function)
+    def command(
+        *,
+        into: str | None,
+        link: str | None,
+        jobs: str | None,
+        limit_rate: str | None,
+        offline: bool | None,
+        force: bool,
+        no_progress: bool,
+        cache_dir: str | None,
+        **rest: Any,
+    ) -> int:
+        target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
+        placing: FetchOptions = {"into": into, "link": link, "force": force}
+        return function(downloading=Downloading(target, placing, not no_progress), **rest)
+
+    for option in reversed(_TRANSFER):
+        command = option(command)
+    return command
+
+
+_TRANSFER = (
+    click.option("--into", metavar="DIR", help="Put the files into this folder as well."),
+    click.option(
+        "--link", type=click.Choice(LINK_MODES), help="How files get into DIR (default: auto)."
+    ),
+    click.option("-j", "--jobs", metavar="N", help="Connections in all."),
+    click.option("--limit-rate", metavar="RATE", help="Bytes per second, such as 20MB."),
+    click.option("--offline", is_flag=True, default=None, help="Use no network."),
+    click.option("--force", is_flag=True, help="Replace other files in DIR."),
+    click.option("--no-progress", is_flag=True, help="Show no progress."),
+)
 
 
 def cache(cache_dir: str | None, **arguments: Any) -> Cache:
