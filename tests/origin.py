@@ -30,7 +30,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
@@ -816,3 +816,15 @@ else:
         """Nothing is known here; on loopback, a moment is enough."""
         time.sleep(0.05)
         return 0
+
+
+def most_at_once(seen: Sequence[Exchange]) -> int:
+    """How many of the requests were under way at one time."""
+    changes = sorted(
+        change for each in seen for change in ((each.began, 1), (each.ended or each.began, -1))
+    )
+    most = now = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -295,24 +296,27 @@ def test_first_use_pins_the_sha256(shelf: Shelf, site: Site) -> None:
     assert Cache().info("old").dataset.first_use
 
 
-def test_a_manifest_lists_the_files(shelf: Shelf, site: Site) -> None:
+@pytest.fixture(params=["size known", "size unknown"])
+def listed(shelf: Shelf, site: Site, request: pytest.FixtureRequest) -> Shelf:
+    """A dataset `listed` of two files that a manifest names."""
     lines = "".join(
         f'{{"path": "{path}", "size": {len(data)}, "hash": "{sha256(data)}"}}\n'
         for path, data in {"one.bin": ONE, "two.bin": TWO}.items()
     ).encode()
     site.files["/list.jsonl"] = lines
-    shelf.write(
-        "listed.toml",
-        {
-            "version": "1",
-            "manifest": {
-                "hash": sha256(lines),
-                "size": len(lines),
-                "urls": [site.url("/list.jsonl")],
-                "base_urls": [site.url("/")],
-            },
-        },
-    )
+    keys: dict[str, Any] = {
+        "hash": sha256(lines),
+        "urls": [site.url("/list.jsonl")],
+        "base_urls": [site.url("/")],
+    }
+    if request.param == "size known":
+        keys["size"] = len(lines)
+    shelf.write("listed.toml", {"version": "1", "manifest": keys})
+    return shelf
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_manifest_lists_the_files() -> None:
     path = dscache.fetch("listed")
     assert sorted(file.name for file in path.iterdir()) == ["one.bin", "two.bin"]
     assert dscache.path("listed") == path
@@ -413,14 +417,8 @@ def test_a_hit_imports_nothing_of_the_engine() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_selection_of_a_manifest_is_a_hit(shelf: Shelf, site: Site) -> None:
-    lines = "".join(
-        f'{{"path": "{path}", "size": {len(data)}, "hash": "{sha256(data)}"}}\n'
-        for path, data in {"one.bin": ONE, "two.bin": TWO}.items()
-    ).encode()
-    site.files["/list.jsonl"] = lines
-    keys = {"hash": sha256(lines), "urls": [site.url("/list.jsonl")], "base_urls": [site.url("/")]}
-    shelf.write("listed.toml", {"version": "1", "manifest": keys})
+@pytest.mark.usefixtures("listed")
+def test_a_selection_of_a_manifest_is_a_hit(site: Site) -> None:
     path = dscache.fetch("listed", files="one*")
     asked = len(site.requests)
     assert dscache.path("listed", files="one*") == path

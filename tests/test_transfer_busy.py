@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from dscache.errors import TransferError
 from tests.downloads import Desk, error_of
 from tests.making import artifact, content
-from tests.origin import Drop, Exchange, Late, Refuse, Site, http_date, origin
+from tests.origin import Drop, Late, Refuse, Site, http_date, most_at_once, origin
 from tests.servers import free_port
 
 SMALL, BIG = content(100_000, 1), content(3 << 20, 2)
@@ -137,18 +137,6 @@ def test_a_busy_host_gets_fewer_connections(tmp_path: Path, site: Site) -> None:
     after = [seen for seen in site.requests if seen.began >= refused.began + 1.0]
     assert len(after) > 20
     assert most_at_once(after[:8]) <= 5
-
-
-def most_at_once(seen: Sequence[Exchange]) -> int:
-    """How many of the requests were under way at one time."""
-    changes = sorted(
-        change for each in seen for change in ((each.began, 1), (each.ended or each.began, -1))
-    )
-    most = now = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most
 
 
 def test_nobody_listens(tmp_path: Path, site: Site) -> None:

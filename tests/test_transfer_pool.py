@@ -9,7 +9,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from dscache.transfer.delivery import Delivered, Delivery, Limits, Want
 from tests.children import running
 from tests.downloads import Desk, error_of
 from tests.making import Shelf, artifact, content, sha256
-from tests.origin import Drip, Drop, Exchange, Late, Refuse, Site, Stall, origin
+from tests.origin import Drip, Drop, Late, Refuse, Site, Stall, most_at_once, origin
 from tests.servers import nginx
 
 MIB = 1 << 20
@@ -44,18 +44,6 @@ def many(site: Site, count: int, size: int = 1000) -> list[dict[str, object]]:
     files = {f"/many/{number}": content(size, number) for number in range(count)}
     site.files |= files
     return [artifact(path[1:], data, site.url(path)) for path, data in files.items()]
-
-
-def most_at_once(seen: Sequence[Exchange]) -> int:
-    """How many requests were under way at one time."""
-    changes = sorted(
-        change for each in seen for change in ((each.began, 1), (each.ended or each.began, -1))
-    )
-    most = now = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most
 
 
 # --- Connections ----------------------------------------------------------------------------------
