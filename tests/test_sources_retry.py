@@ -93,7 +93,7 @@ def test_no_retries_means_none() -> None:
 
 
 def test_a_busy_host_gets_half() -> None:
-    host = Host(16.0)
+    host = Host(16)
     host.active = 8
     host.is_busy(now=100.0, rest=5.0)
     assert host.is_full
@@ -103,14 +103,14 @@ def test_a_busy_host_gets_half() -> None:
 
 
 def test_refusals_that_come_together_count_once() -> None:
-    host = Host(16.0)
+    host = Host(16)
     for moment in range(10):
         host.is_busy(now=100.0 + moment / 100, rest=1.0)
     assert host.allowed == 8
 
 
 def test_a_host_that_stays_busy_keeps_one_connection() -> None:
-    host = Host(16.0)
+    host = Host(16)
     for moment in range(10):
         host.is_busy(now=100.0 + 10 * moment, rest=1.0)
     assert host.allowed == 1
@@ -119,17 +119,17 @@ def test_a_host_that_stays_busy_keeps_one_connection() -> None:
 
 
 def test_a_shorter_rest_does_not_end_a_longer_one() -> None:
-    host = Host(4.0)
+    host = Host(4)
     host.is_busy(now=100.0, rest=50.0)
     host.is_busy(now=101.0, rest=1.0)
     assert host.resting_until == 150.0
 
 
 def test_a_host_that_is_well_again_grows_slowly_to_what_it_had() -> None:
-    host = Host(16.0)
+    host = Host(16)
     host.is_busy(now=100.0, rest=1.0)
-    host.is_well(16)
+    host.is_well()
     assert 8 < host.allowed < 9
     for _ in range(1000):
-        host.is_well(16)
+        host.is_well()
     assert host.allowed == 16

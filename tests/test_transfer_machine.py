@@ -150,7 +150,7 @@ def _exchange(download: Download, world: World, request: Request, piece: int) ->
     if failure:
         download.fail(failure)
     else:
-        download.end()
+        download.finish()
 
 
 def made(mirrors: list[Mirror], *, is_sized: bool, kept: bytes = b"") -> tuple[Download, World]:
@@ -242,7 +242,7 @@ def test_without_a_hash_two_contents_are_never_mixed(
     head, body = answer(download.request())
     download.begin(head)
     download.receive([body])
-    download.end()
+    download.finish()
     download.verify()
     assert _state(download) is State.DONE
     assert sink.data == (new if changes else old)

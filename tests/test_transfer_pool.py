@@ -244,7 +244,7 @@ class Dock:
     def kept(self) -> list[int]:
         """The sizes of the parts that a next attempt can use, in another process or this one."""
         parts = self.store.parts()
-        return sorted(orphan.usable for found in parts._all().values() for orphan in found)
+        return sorted(orphan.usable.total for found in parts._all().values() for orphan in found)
 
 
 def wanted(path: str, data: bytes, *urls: str) -> Artifact:
@@ -252,11 +252,14 @@ def wanted(path: str, data: bytes, *urls: str) -> Artifact:
 
 
 def test_closing_early_keeps_what_has_arrived(tmp_path: Path, site: Site) -> None:
-    site.fault("/big.bin", Stall(2 * MIB))
+    middle = BIG[: 3 * MIB]  # so short that no second connection helps with the rest
+    site.files["/middle.bin"] = middle
+    site.fault("/middle.bin", Stall(2 * MIB))
     site.fault("/small.bin", Late(0.5))
     dock = Dock(tmp_path)
     delivered = dock.deliver(
-        wanted("big", BIG, site.url("/big.bin")), wanted("small", SMALL, site.url("/small.bin"))
+        wanted("middle", middle, site.url("/middle.bin")),
+        wanted("small", SMALL, site.url("/small.bin")),
     )
     first = next(delivered)
     assert first.want.artifact.path == "small"

@@ -17,6 +17,10 @@ class Request:
     """A wish for the bytes of `url` from `start` on.
 
     Attributes:
+        end: offset behind the last byte that is wanted; None for the end of the file. A source may
+            send more or less.
+        is_long: so many bytes are expected that they get a connection of their own, where the
+            protocol would let several requests share one.
         validator: strong ETag or Last-Modified under which the first `start` bytes were sent; the
             rest is wanted only if it still holds. With `start` 0: the ETag of what is known, which
             is not wanted again; a failure with status 304 says that it still holds.
@@ -25,6 +29,8 @@ class Request:
     url: str
     start: int = 0
     validator: str = ""
+    end: int | None = None
+    is_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)

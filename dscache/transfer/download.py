@@ -1,7 +1,9 @@
 """The life of one download: which source to ask from which offset, and what the answer means.
 
 Decides, but touches neither the network nor the disk itself: bytes go to a sink, requests to
-whoever runs the pool. The rules (each from a failure of a system before us):
+whoever runs the pool. One exchange at a time, the lead, fetches the first bytes that are missing
+and decides what the file is worth; further connections may fetch pieces ahead of it (`divide`),
+where it stops. The rules (each from a failure of a system before us):
 
 1. Bytes are appended only where the source says that they begin; else the file starts over.
 2. Bytes of another validator than the first ones start the file over.
@@ -10,6 +12,7 @@ whoever runs the pool. The rules (each from a failure of a system before us):
 5. If the bytes come from more than one attempt, a wrong hash first starts the file over, once.
 6. No more bytes are taken than the file can have.
 7. Where no hash will tell, bytes of two attempts are put together only under one validator.
+8. A file whose pieces did not fit together is fetched undivided, from one source after the other.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from dscache.quantities import show_size
 from dscache.sources.encoding import GZIP, unzipped
 from dscache.sources.exchange import Failure, Head, Request, Trouble
 from dscache.sources.retry import Budget, Policy, delay
+from dscache.store import SMALL
+from dscache.store.ranges import Ranges
+from dscache.transfer.pieces import Piece, Share, next_span
 from dscache.transfer.sink import Memory, Origin, Trailed
 from dscache.urls import redacted
 
@@ -43,6 +49,7 @@ class State(Enum):
 
     READY = "ready"  # send `request()`, after `wait` seconds
     RECEIVING = "receiving"  # hand over what arrives
+    SHARED = "shared"  # nothing: pieces bring the next bytes
     HASHING = "hashing"  # ask `verify()` until it has an answer
     DONE = "done"  # verified
     FAILED = "failed"  # every source has failed
@@ -66,6 +73,7 @@ class Download:
         kept: bytes that earlier attempts had left.
         received: bytes that crossed the network.
         wait: seconds to wait before the next request.
+        share: how long a request may be where several connections share the host; None for one.
         head: what the source has said in answer to the current request.
         verified: the hashes, once they have been found right.
     """
@@ -79,33 +87,67 @@ class Download:
     limit: int
     state: State = State.READY
     wait: float = 0.0
+    share: Share | None = None
     received: int = 0
     head: Head | None = None
     verified: Sums | None = None
     tried: list[Tried] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.kept = self.sink.size
-        self._mixed = self.kept > 0
-        self._begin_mirror(0)
+        self.kept = self.sink.here.total
+        self.pieces: list[Piece] = []
+        self._urls = list(self.artifact.urls)  # those that may still be asked, the next one first
+        self._validators: dict[str, str] = {}  # per URL that has served a piece
+        self._whole_only: set[str] = set()  # URLs that do not serve pieces of it
+        self._is_divisible = isinstance(self.sink, Trailed)
+        self._mixed = self.kept > 0  # the bytes may not fit together
+        self._position = 0  # of the lead
+        self._until: int | None = None  # where it has asked to stop
+        self._begin_source()
         if self.artifact.size is not None and self.sink.size == self.artifact.size > 0:
             self.state = State.HASHING
 
-    def _begin_mirror(self, number: int) -> None:
-        self._mirror = number
+    def _begin_source(self) -> None:
         self._attempts = 0  # failures in a row without progress
         self._high_water = self.sink.size  # progress is what lies beyond
-        self._has_ranges = True
+        self._has_ranges = self.url not in self._whole_only
         self._has_started_over = False
         self._sample: bytearray | None = None  # bytes of an answer that cannot be the file
 
     @property
     def url(self) -> str:
         """The source that is being asked."""
-        return self.artifact.urls[self._mirror]
+        return self._urls[0]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that have not failed, in the order in which they will be asked."""
+        return tuple(self._urls)
+
+    @property
+    def total(self) -> int | None:
+        """How long the file is, if that is known."""
+        return self.sink.origin.total if self.artifact.size is None else self.artifact.size
+
+    @property
+    def is_long(self) -> bool:
+        """True for a file that more than one connection may fetch."""
+        total = self.total
+        return isinstance(self.sink, Trailed) and total is not None and total > SMALL
+
+    @property
+    def is_receiving(self) -> bool:
+        """True as long as the lead takes what arrives."""
+        return self.state is State.RECEIVING
+
+    @property
+    def left(self) -> int:
+        """Bytes that the lead is still to fetch, as far as that is known."""
+        end = self._until or self.total
+        return end - self._position if end else 0
 
     def request(self) -> Request:
-        """What to ask for next."""
+        """What the lead asks for next: as much as nobody else has or fetches."""
         origin = self.sink.origin
         validator = origin.validator if origin.url == redacted(self.url) else ""
         if not self._has_ranges:
@@ -114,8 +156,12 @@ class Download:
             self._start_over("nothing ties its parts together")
         self.state = State.RECEIVING
         self.head = self._sample = None
-        self._mixed = self.sink.size > 0
-        return Request(self.url, self.sink.size, validator if self._mixed else "")
+        start = self._position = self.sink.size
+        self._until = self._obstacle()
+        if start and self._until is None and self.total and self.share:
+            self._until = min(start + self.share(self.total - start), self.total)
+        validator = validator if start or self._until else ""
+        return Request(self.url, start, validator, self._until, self.is_long)
 
     def begin(self, head: Head) -> None:
         """The source has answered; bytes will follow."""
@@ -123,9 +169,10 @@ class Download:
         if self._is_wrong_size(head):
             self._sample = bytearray()
             return
-        if head.start == 0:
+        if head.start != self._position:
+            self._whole_only.add(self.url)
             self._start_over("the source does not continue it")
-        elif self._has_changed(head):
+        elif self.sink.here.total and self._has_changed(head):
             self.fail(Failure(Trouble.RANGE, "the file changed at the source"))
             return
         if head.encoding:  # no range of the plain bytes would fit
@@ -140,22 +187,30 @@ class Download:
         if self._sample is not None:
             self._sample += b"".join(chunks)
             if len(self._sample) >= _SAMPLE:
-                self.end()
+                self.finish()
             return
-        most = self._most()
-        if self.sink.size + count <= most:
-            self.sink.write(chunks)
-        else:
-            self.sink.write([b"".join(chunks)[: most - self.sink.size]])
+        if self._position != self.sink.size:  # it has met the bytes of others, and goes on
+            self._go_on()
+            return
+        stop = self._obstacle()
+        most = self._most() if stop is None else stop
+        room = most - self._position
+        self._position += min(count, room)
+        self.sink.write(chunks if count <= room else [b"".join(chunks)[:room]])
+        if stop is None and count > room:
             self.fail(self._wrong(f"more than {show_size(most)}"))
+        elif self._position == stop and (count > room or stop != self._until):
+            self._go_on()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The body has ended as the protocol wants it."""
         wanted = self._wanted()
         if self._sample is not None:
             self.fail(self._wrong_size())
         elif wanted is None or self.sink.size >= wanted:
             self.state = State.HASHING
+        elif self._until is not None and self._position >= self._until:
+            self._go_on()
         else:
             reason = f"the body ended after {self.sink.size} of {wanted} bytes"
             is_page = self._looks_like_page()
@@ -172,7 +227,7 @@ class Download:
             self.state = State.DONE
             self.budget.refill()
         elif self._mixed and not self._has_started_over:
-            self._has_started_over = True
+            self._has_started_over, self._is_divisible = True, False
             self._start_over("its parts do not fit together")
             self._ask_again(0.0)
         elif self._is_packed():
@@ -182,8 +237,12 @@ class Download:
 
     def fail(self, failure: Failure) -> None:
         """The source could not give the file: decide whether to ask it again, or the next one."""
+        if self._until is not None and self._position >= self._until:
+            self._go_on()
+            return
         if failure.trouble is Trouble.RANGE and self._has_ranges:
             self._has_ranges = False
+            self._whole_only.add(self.url)
             self._start_over(failure.reason)
             self._ask_again(0.0)
             return
@@ -192,33 +251,131 @@ class Download:
         if progress > _MUCH:
             self.budget.refill()
         self._attempts += 1
+        self._mixed |= self.sink.here.total > 0
         wait = delay(failure, self._attempts, self.policy)
         if wait is not None and self.budget.spend():
             self.emit(Retrying(self.key, failure.reason, wait))
             self._ask_again(wait)
         else:
-            self._next_mirror(failure)
+            self._next_source(failure)
+
+    def divide(self, url: str, share: Share) -> Piece | None:
+        """The next span for a further connection, to be asked for at `url`; None if there is none.
+
+        Bytes of several sources are put together only where a hash will tell whether they fit.
+        """
+        total, origin = self.total, self.sink.origin
+        has_spans = url.startswith(("http:", "https:")) and url not in self._whole_only
+        if not (total and has_spans and self._is_divisible and self._is_under_way()):
+            return None
+        is_source = origin.url == redacted(url)
+        if not (self.artifact.digests or (is_source and origin.validator)):
+            return None
+        claimed = Ranges(self.sink.here.spans)
+        for piece in self.pieces:
+            claimed.add(piece.position, piece.end)
+        if self.is_receiving:
+            claimed.add(self._position, self._position + share(total - self._position))
+        span = next_span(claimed, total, share)
+        if span is None:
+            return None
+        known = self._validators.get(url, origin.validator if is_source else "")
+        self.pieces.append(Piece(self, url, *span, known))
+        return self.pieces[-1]
+
+    def take(self, piece: Piece, chunks: list[bytes], offset: int) -> None:
+        """Store what has come of a piece."""
+        if isinstance(self.sink, Trailed) and piece.head:
+            self._validators[piece.url] = piece.head.validator
+            self._mixed |= not piece.validator or redacted(piece.url) != self.sink.origin.url
+            self.received += sum(map(len, chunks))
+            self.sink.write(chunks, offset)
+
+    def complete(self, piece: Piece) -> None:
+        """All of a piece is here."""
+        self._part_with(piece)
+        self.budget.refill()
+
+    def lose(self, piece: Piece, failure: Failure | None = None) -> None:
+        """Nothing more will come of a piece; what is left of it is free for others."""
+        if failure is None:
+            pass
+        elif delay(failure, 1, self.policy) is None:
+            self._whole_only.add(piece.url)
+        elif not self.budget.spend():
+            self._is_divisible = False
+        self._part_with(piece)
+
+    def give_way(self, url: str) -> None:
+        """Let the lead go on from `url`, which is much faster."""
+        self._urls.remove(url)
+        self._urls.insert(0, url)
+        self._mixed |= self.sink.here.total > 0
+        self._begin_source()
+        self._ask_again(0.0)
+
+    def _is_under_way(self) -> bool:
+        """True if the bytes that are still missing can be spoken of as spans of the file."""
+        if self.state is State.SHARED:
+            return True
+        is_whole = self._sample is None and self._has_ranges and self.url not in self._whole_only
+        return self.is_receiving and is_whole and not (self.head and self.head.encoding)
+
+    def _part_with(self, piece: Piece) -> None:
+        piece.is_receiving = False
+        self.pieces.remove(piece)
+        if self.state is State.SHARED:
+            self._go_on()
+
+    def _obstacle(self) -> int | None:
+        """Where the lead has to stop: what lies there is here, or somebody else's."""
+        starts = [start for start, _ in self.sink.here.spans if start > self._position]
+        starts += [piece.start for piece in self.pieces if piece.start >= self._position]
+        return min(starts, default=None)
+
+    def _go_on(self) -> None:
+        """Where one connection has done its share, see who brings the next bytes."""
+        here = self.sink.size
+        if here == self.total:
+            self.state = State.HASHING
+        elif any(piece.position == here for piece in self.pieces):
+            self.state = State.SHARED
+        else:
+            self._ask_again(0.0)
 
     def _ask_again(self, wait: float) -> None:
         self.state, self.wait = State.READY, wait
 
-    def _next_mirror(self, failure: Failure) -> None:
+    def _next_source(self, failure: Failure) -> None:
         is_wrong = failure.trouble is Trouble.WRONG
         sample = self._first_bytes(_SAMPLE) if is_wrong else b""
         if is_wrong and self._sample is None:
-            self.sink.restart()
+            self._forget_bytes()
         self.tried.append(Tried(redacted(self.url), failure, sample))
-        if self._mirror + 1 < len(self.artifact.urls):
-            self._begin_mirror(self._mirror + 1)
+        if len(self._urls) > 1:
+            del self._urls[0]
+            self._begin_source()
             self._ask_again(0.0)
         else:
+            self._drop_pieces()
             self.state = State.FAILED
 
     def _start_over(self, why: str) -> None:
-        if self.sink.size:
+        if self.sink.here.total:
             self.emit(Notice(f"{self.artifact.path}: starting over, since {why}"))
+        self._forget_bytes()
+
+    def _forget_bytes(self) -> None:
+        self._drop_pieces()
+        if self.sink.here.total:
             self.sink.restart()
         self._mixed = False
+        self._position, self._until = 0, None
+
+    def _drop_pieces(self) -> None:
+        for piece in self.pieces:
+            piece.is_receiving = False
+        self.pieces.clear()
 
     def _has_changed(self, head: Head) -> bool:
         origin = self.sink.origin

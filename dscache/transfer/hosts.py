@@ -2,30 +2,67 @@
 
 Pure arithmetic on times that the caller gives. A host that says it is busy gets half as many
 connections, and one more for each round of answers that come well (additive increase,
-multiplicative decrease, as TCP does it).
+multiplicative decrease, as TCP does it). Small files may use all of them, since most of their time
+is waiting for answers; connections for long files are opened only as far as they pay (`growth`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dscache.transfer.growth import Growth
+from dscache.transfer.pieces import SHORTEST
+
+#: What a connection should take for a piece: seconds, round trips, and the most bytes.
+_PIECE, _ROUND_TRIPS, _LONGEST = 0.25, 20, 16 << 20
 #: Refusals within this many seconds are one: they answer requests that were sent together.
 _AT_ONCE = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
-    """One host of a call. Times are those of `time.monotonic()`."""
+    """One host of a call. Times are those of `time.monotonic()`.
 
-    allowed: float
+    Attributes:
+        most: connections that it may ever get.
+        active: requests under way; `long` of them for long files, of which `at_work` have been
+            answered.
+        pace: bytes per second that one connection for a long file gets here; None if not known.
+    """
+
+    most: int
+    growth: Growth = field(init=False)
+    allowed: float = field(init=False)
     active: int = 0
+    long: int = 0
+    at_work: int = 0
+    pace: float | None = None
     resting_until: float = 0.0
     cut_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.allowed = float(self.most)
+        self.growth = Growth(self.most)
 
     @property
     def is_full(self) -> bool:
         """True while no further connection may be opened."""
         return self.active >= int(self.allowed)
+
+    @property
+    def is_full_for_long(self) -> bool:
+        """True while no further connection for a long file may be opened."""
+        return self.long >= self.growth.wanted or self.is_full
+
+    def share(self, left: int) -> int:
+        """How long a piece should be, with `left` bytes to be shared by the connections here.
+
+        Shorter towards the end, so that all are done at the same time; long enough that asking
+        costs little; no longer, so that hashing, which goes in order, is never far behind.
+        """
+        seconds = max(_PIECE, _ROUND_TRIPS * self.growth.latency)
+        by_pace = int(self.growth.pace * seconds) or _LONGEST
+        return max(SHORTEST, min(_LONGEST, by_pace, left // self.growth.wanted))
 
     def is_busy(self, now: float, rest: float) -> None:
         """It has asked to come back in `rest` seconds."""
@@ -33,7 +70,8 @@ class Host:
         if now - self.cut_at > _AT_ONCE:
             self.cut_at = now
             self.allowed = max(1.0, self.allowed / 2)
+            self.growth.shrink(now)
 
-    def is_well(self, most: int) -> None:
-        """It has answered; in all it never gets more than `most` connections."""
-        self.allowed = min(float(most), self.allowed + 1 / self.allowed)
+    def is_well(self) -> None:
+        """It has answered as it should."""
+        self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)

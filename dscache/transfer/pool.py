@@ -16,9 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dscache.events import Advanced, Emit, Started
-from dscache.sources.exchange import Exchange, Failure, Source, Trouble
+from dscache.sources.exchange import Exchange, Failure, Head, Source, Trouble
 from dscache.transfer.download import Download, State
 from dscache.transfer.hosts import Host
+from dscache.transfer.mirrors import SOON, Mirrors, lags
+from dscache.transfer.pieces import Piece
+from dscache.transfer.sink import Trailed
 from dscache.urls import host
 
 #: Longest looks away, in seconds: from connections; from those while a file is still hashed; from
@@ -32,16 +35,46 @@ _HELD = 4
 #: Seconds after which the bytes of a long download are brought to the disk in the background.
 _SECURE_EVERY = 30.0
 _TELL_EVERY = 0.1
+#: Seconds between looks at which of its sources serves a file best.
+_COMPARE_EVERY = 0.5
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Course:
+    """What is known of a long download, or one of unknown length, while it is under way."""
+
+    mirrors: Mirrors
+    secured: float
+    compared: float
+
+
+@dataclass(slots=True, eq=False)
 class _Running:
-    """The exchange of a download, and when it was last looked after."""
+    """One exchange: of a download's lead, or of a piece.
+
+    Attributes:
+        since: when it was asked for.
+        is_long: counted among its host's connections for long files.
+        count: bytes that have come since `measured`, when `pace` was last looked at.
+        pace: bytes per second of late; None before it was measured.
+    """
 
     exchange: Exchange
     host: Host
-    told: float
-    secured: float
+    course: _Course | None
+    since: float
+    is_long: bool
+    measured: float
+    told: float = 0.0
+    count: int = 0
+    pace: float | None = None
+
+    def measure(self, now: float) -> float:
+        """Look at the pace anew: half of it is what it was before, since bytes come in bursts."""
+        pace = self.count / (now - self.measured)
+        self.pace = pace if self.pace is None else (self.pace + pace) / 2
+        self.count, self.measured = 0, now
+        return self.pace
 
 
 class Pool:
@@ -59,9 +92,11 @@ class Pool:
         self._rate = _RateLimit(limit_rate)
         self._emit = emit
         self._hosts: dict[str, Host] = {}
-        self._active: dict[Download, _Running] = {}
+        self._courses: dict[Download, _Course] = {}
+        self._active: dict[Download | Piece, _Running] = {}
         self._ready: deque[Download] = deque()
         self._later: list[tuple[float, int, Download]] = []
+        self._shared: set[Download] = set()
         self._ended: deque[Download] = deque()
         self._order = itertools.count()
         self._is_moving = False
@@ -75,6 +110,7 @@ class Pool:
         more = True
         try:
             while True:
+                self._divide()
                 self._start_ready()
                 more = more and self._fill(downloads)
                 if not self._held():
@@ -101,7 +137,10 @@ class Pool:
         return True
 
     def _queue(self, download: Download) -> None:
-        if download.state is not State.READY:
+        if download.state is State.SHARED:
+            self._shared.add(download)
+        elif download.state is not State.READY:
+            self._courses.pop(download, None)
             self._ended.append(download)
             self._is_moving = True
         elif download.wait:
@@ -128,21 +167,55 @@ class Pool:
         A host that wants none for too long is not asked, except by a download for which another
         URL there is the next mirror: what holds for one URL need not hold for all.
         """
-        name = host(download.url)
-        at = self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
+        at = self._host(download.url)
         rest = at.resting_until - now
         if rest > download.policy.max_retry_wait and not download.tried:
-            reason = f"{name} has asked not to be asked for now"
+            reason = f"{host(download.url)} has asked not to be asked for now"
             download.fail(Failure(Trouble.BUSY, reason, retry_after=rest))
             self._queue(download)
         elif 0 < rest <= download.policy.max_retry_wait:
             self._put_off(download, rest)
-        elif at.is_full:
+        elif at.is_full or (download.is_long and at.is_full_for_long):
             self._ready.append(download)
         else:
-            exchange = self._source.start(download.request())
-            self._active[download] = _Running(exchange, at, 0.0, now)
-            at.active += 1
+            download.share = at.share if at.growth.wanted > 1 else None
+            self._send(download, at, now)
+
+    def _host(self, url: str) -> Host:
+        name = host(url)
+        return self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
+
+    def _course(self, download: Download, now: float) -> _Course | None:
+        if download not in self._courses and isinstance(download.sink, Trailed):
+            mirrors = Mirrors({url: self._host(url) for url in download.artifact.urls})
+            self._courses[download] = _Course(mirrors, now, now)
+        return self._courses.get(download)
+
+    def _send(self, taker: Download | Piece, at: Host, now: float) -> None:
+        download = _download(taker)
+        exchange = self._source.start(taker.request())
+        course, is_long = self._course(download, now), download.is_long
+        self._active[taker] = _Running(exchange, at, course, now, is_long, now)
+        at.active += 1
+        at.long += is_long
+
+    def _divide(self) -> None:
+        """Fetch further pieces of long files as far as their hosts have connections for them."""
+        now = time.monotonic()
+        for download, course in self._courses.items():
+            while len(self._active) < self._jobs and download.is_long:
+                url = course.mirrors.fastest(download.sources, now)
+                if not url or not self._send_piece(download, url, course, now):
+                    break
+
+    def _send_piece(self, download: Download, url: str, course: _Course, now: float) -> bool:
+        at = course.mirrors.hosts[url]
+        if at.is_full_for_long:
+            return False
+        piece = download.divide(url, at.share)
+        if piece:
+            self._send(piece, at, now)
+        return piece is not None
 
     def _wait(self) -> None:
         if pause := self._rate.pause():
@@ -176,56 +249,120 @@ class Pool:
 
     def _receive(self) -> None:
         self._is_moving = False
-        for download, running in list(self._active.items()):
+        now = time.monotonic()
+        for taker, running in list(self._active.items()):
             exchange = running.exchange
             chunks = exchange.take()
-            if exchange.head and download.head is None:
-                download.begin(exchange.head)
-            if chunks and download.state is State.RECEIVING:
+            if exchange.head and taker.head is None and taker.is_receiving:
+                self._begin(taker, exchange.head, running, now)
+            if chunks and taker.is_receiving:
                 self._is_moving = True
-                self._rate.spend(sum(map(len, chunks)))
-                download.receive(chunks)
-                self._look_after(download, running)
-            if exchange.done and download.state is State.RECEIVING:
-                self._end(download, running)
-            if download.state is not State.RECEIVING:
-                self._retire(download)
+                count = sum(map(len, chunks))
+                self._rate.spend(count)
+                taker.receive(chunks)
+                if running.course:
+                    self._look_after(taker, running, count, now)
+            if exchange.done and taker.is_receiving:
+                self._end(taker, running, now)
+            if not taker.is_receiving:
+                self._retire(taker, now)
+        if self._courses:
+            self._compare(now)
 
-    def _end(self, download: Download, running: _Running) -> None:
-        failure = running.exchange.failure
+    def _begin(self, taker: Download | Piece, head: Head, running: _Running, now: float) -> None:
+        taker.begin(head)
+        at = running.host
+        if not running.is_long and _download(taker).is_long:
+            running.is_long = True  # which nobody knew before
+            at.long += 1
+        if running.is_long:
+            at.at_work += 1
+            at.growth.answered(now - running.since)
+
+    def _end(self, taker: Download | Piece, running: _Running, now: float) -> None:
+        failure, at = running.exchange.failure, running.host
         if failure is None:
-            running.host.is_well(self._jobs)
-            download.end()
+            at.is_well()
+            taker.finish()
             return
-        download.fail(failure)
+        taker.fail(failure)
         if failure.trouble is Trouble.BUSY:
-            rest = max(failure.retry_after or 0.0, download.wait)
-            running.host.is_busy(time.monotonic(), rest)
+            wait = taker.wait if isinstance(taker, Download) else 0.0
+            at.is_busy(now, max(failure.retry_after or 0.0, wait))
+        elif failure.trouble is Trouble.CONNECTION:
+            at.growth.shrink(now)
 
-    def _retire(self, download: Download) -> None:
+    def _retire(self, taker: Download | Piece, now: float) -> None:
         """The exchange is over: free its connection and see to what comes next."""
-        running = self._active.pop(download)
+        running, download = self._active.pop(taker), _download(taker)
         running.exchange.cancel()
-        running.host.active -= 1
-        self._queue(download)
+        at = running.host
+        at.active -= 1
+        if running.is_long:
+            at.long -= 1
+            at.at_work -= taker.head is not None
+            at.pace = at.pace or 0.0
+        if taker is download:
+            self._queue(download)
+        elif download in self._shared and download.state is not State.SHARED:
+            self._shared.remove(download)
+            self._queue(download)
 
-    def _look_after(self, download: Download, running: _Running) -> None:
-        """What a long download needs now and then: telling how far it is, securing its bytes."""
-        now = time.monotonic()
+    def _look_after(
+        self, taker: Download | Piece, running: _Running, count: int, now: float
+    ) -> None:
+        """What a long download needs: measuring, telling how far it is, securing its bytes."""
+        download, course = _download(taker), running.course
+        running.count += count
+        if running.is_long:
+            running.host.growth.receive(count)
         if now - running.told > _TELL_EVERY:
             running.told = now
-            self._emit(Advanced(download.key, download.sink.size))
-        if now - running.secured > _SECURE_EVERY:
-            running.secured = now
+            self._emit(Advanced(download.key, download.sink.here.total))
+        if course and now - course.secured > _SECURE_EVERY:
+            course.secured = now
             download.sink.secure()
 
+    def _compare(self, now: float) -> None:
+        """Open as many connections as pay, to the fastest of the sources."""
+        for at in self._hosts.values():
+            if at.long:
+                at.growth.look(now, at.at_work)
+        for download, course in list(self._courses.items()):
+            if now - course.compared >= _COMPARE_EVERY and download.is_long:
+                course.compared = now
+                self._compare_sources(download, course, now)
+
+    def _compare_sources(self, download: Download, course: _Course, now: float) -> None:
+        under_way = [each for each in self._active.items() if each[1].course is course]
+        paces = [running.measure(now) for _, running in under_way]
+        for _, running in under_way:
+            running.host.pace = max(
+                other.pace or 0.0 for _, other in under_way if other.host is running.host
+            )
+        url = course.mirrors.fastest(download.sources, now)
+        best = course.mirrors.hosts[url].pace if url else None
+        for taker, running in under_way:
+            if url and best and lags(running.pace or 0.0, taker.left, best):
+                taker.give_way(url)
+                self._retire(taker, now)
+        total = download.total or 0
+        if total - download.sink.here.total > SOON * sum(paces):
+            other = course.mirrors.unmeasured(download.sources, now)
+            if other and len(self._active) < self._jobs:
+                self._send_piece(download, other, course, now)
+
     def _stop(self) -> None:
-        for download, running in self._active.items():
+        for taker, running in self._active.items():
             chunks = running.exchange.take()
             running.exchange.cancel()
-            if chunks and download.head and download.state is State.RECEIVING:
+            if chunks and taker.head and taker.is_receiving:
                 with suppress(OSError):  # another error has ended the call, or will be met again
-                    download.receive(chunks)
+                    taker.receive(chunks)
+
+
+def _download(taker: Download | Piece) -> Download:
+    return taker if isinstance(taker, Download) else taker.download
 
 
 class _RateLimit:

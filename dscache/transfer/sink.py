@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dscache.digest import Sums
 from dscache.store.parts import Part
+from dscache.store.ranges import Ranges
 from dscache.transfer.hashing import Trail
 
 _READ = 1 << 20
@@ -28,11 +29,15 @@ class Origin:
 
 
 class Sink(Protocol):
-    """Takes bytes in order."""
+    """Takes bytes in order; `Trailed` alone takes them in any order."""
 
     @property
     def size(self) -> int:
-        """How many bytes are here."""
+        """How many bytes from the start are here without a gap."""
+
+    @property
+    def here(self) -> Ranges:
+        """Which bytes are here."""
 
     @property
     def origin(self) -> Origin:
@@ -68,10 +73,18 @@ class Memory:
     """Holds the bytes of one small file."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
-        self.size = 0
         self.origin = Origin()
+        self._size = 0
         self._algorithms = tuple(algorithms)
         self._chunks: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def here(self) -> Ranges:
+        return Ranges([(0, self._size)])
 
     @property
     def data(self) -> bytes:
@@ -85,11 +98,11 @@ class Memory:
 
     def write(self, chunks: list[bytes]) -> None:
         self._chunks += chunks
-        self.size += sum(map(len, chunks))
+        self._size += sum(map(len, chunks))
 
     def restart(self) -> None:
         self._chunks = []
-        self.size = 0
+        self._size = 0
         self.origin = Origin()
 
     def sums(self) -> Sums | None:
@@ -130,6 +143,10 @@ class Trailed:
         return self.part.size
 
     @property
+    def here(self) -> Ranges:
+        return self.part.here
+
+    @property
     def origin(self) -> Origin:
         journal = self.part.journal
         return Origin(journal.url, journal.validator, journal.total)
@@ -137,8 +154,9 @@ class Trailed:
     def note(self, origin: Origin) -> None:
         self.part.note(url=origin.url, validator=origin.validator, total=origin.total)
 
-    def write(self, chunks: list[bytes]) -> None:
-        self.part.write(chunks)
+    def write(self, chunks: list[bytes], offset: int | None = None) -> None:
+        """Write bytes in the first gap, or at `offset`."""
+        self.part.write(chunks, offset)
         self._trail.grow(self.part.size)
 
     def restart(self) -> None:

@@ -1,0 +1,119 @@
+"""How many connections at once pay at one host: as many as make the total grow.
+
+Climbs: tries four times as many connections and keeps them as soon as more bytes come in all; if
+none do, it goes back, and the next time tries half as many, which are kept if nothing is lost. Pure
+arithmetic on times and bytes that the caller gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_UP, _DOWN = 4, 2
+#: More connections must bring this much more, fewer may bring this much less.
+_GAIN, _LOSS = 1.1, 0.97
+#: When the rate falls below this part of what it was, the network has changed: try more at once.
+_FALLEN = 0.7
+#: Seconds over which a rate is measured: enough to see that more comes, and enough to be sure that
+#: it does not, since servers that limit rates do so in bursts.
+_SHORT, _LONG = 0.05, 1.0
+#: Round trips until a new connection runs at its full speed (TCP's slow start).
+_ROUND_TRIPS = 8
+#: Seconds until the next attempt; doubled each time that nothing came of it.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+
+@dataclass
+class Growth:
+    """The number of connections that are wanted; `most` is the limit."""
+
+    most: int
+    wanted: int = 1
+    latency: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._rate = 0.0  # what `wanted` connections give
+        self._before: tuple[int, float] | None = None  # while something is tried: what there was
+        self._is_upward = True
+        self._pause = _FIRST_PAUSE
+        self._next_try = 0.0
+        self._since: float | None = None
+        self._count = 0
+
+    @property
+    def pace(self) -> float:
+        """Bytes per second of one connection when that was last looked at; 0 if never."""
+        wanted, rate = self._before or (self.wanted, self._rate)
+        return rate / wanted
+
+    def answered(self, seconds: float) -> None:
+        """A request was answered after so many seconds."""
+        self.latency = min(self.latency or seconds, seconds)
+
+    def receive(self, count: int) -> None:
+        """So many bytes have come, over all connections."""
+        self._count += count
+
+    def look(self, now: float, active: int) -> None:
+        """Decide anew if there is something to decide by; `active` connections are at work."""
+        if active != self.wanted or self._since is None:
+            self._since, self._count = now, 0
+            return
+        seconds = now - self._since
+        if seconds < max(_SHORT, _ROUND_TRIPS * self.latency):
+            return
+        rate, wanted = self._count / seconds, self.wanted
+        is_sure = seconds >= max(_LONG, 2 * _ROUND_TRIPS * self.latency)
+        if self._before is not None:
+            self._judge(rate, now, is_sure, *self._before)
+        elif not self._rate or is_sure:
+            self._consider(rate, now)
+        if is_sure or self.wanted != wanted:
+            self._since = None
+
+    def shrink(self, now: float) -> None:
+        """A connection was refused or broken: fewer may be better."""
+        self.wanted = max(1, self.wanted // _DOWN)
+        self._before, self._since = None, None
+        self._rest(now)
+
+    def _consider(self, rate: float, now: float) -> None:
+        """See whether this is the time to try something else."""
+        if rate < _FALLEN * self._rate:
+            self._is_upward = True
+        elif now < self._next_try:
+            self._rate = max(rate, self._rate)
+            return
+        self._try(rate)
+
+    def _try(self, rate: float) -> None:
+        """Ask for other connections than those that give `rate`."""
+        self._rate = rate
+        if self._next() == self.wanted:
+            self._is_upward = not self._is_upward
+        tried = self._next()
+        if tried != self.wanted:
+            self._before = self.wanted, rate
+            self.wanted = tried
+
+    def _next(self) -> int:
+        if self._is_upward:
+            return min(self.most, self.wanted * _UP)
+        return max(1, self.wanted // _DOWN)
+
+    def _judge(self, rate: float, now: float, is_sure: bool, wanted: int, before: float) -> None:
+        """See what came of trying: more pays at once, less may only after a while."""
+        if rate > before * (_GAIN if self._is_upward else _LOSS) and (is_sure or self._is_upward):
+            self._before, self._rate, self._pause = None, rate, _FIRST_PAUSE
+            if self._next() != self.wanted:
+                self._try(rate)
+            else:
+                self._next_try = now + self._pause
+        elif is_sure:
+            self._before, self._rate, self.wanted = None, before, wanted
+            self._is_upward = not self._is_upward
+            self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        self._next_try = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
