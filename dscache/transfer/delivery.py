@@ -243,8 +243,8 @@ class Delivery:
             raise RuntimeError("a download is done only when it is verified")
         blobs, known_as = self._store.blobs, artifact.digests
         with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
-            if isinstance(sink, Memory):
-                return blobs.publish_bytes(sink.data, sums, known_as)
+            if not isinstance(sink, Trailed):
+                return blobs.publish_bytes(b"".join(sink.chunks()), sums, known_as)
             sink.release()
             blob = blobs.publish_file(sink.part.path, sink.part.size, sums, known_as)
             sink.part.forget()

@@ -31,7 +31,7 @@ from dscache.sources.retry import Budget, Policy, delay
 from dscache.store import SMALL
 from dscache.store.ranges import Ranges
 from dscache.transfer.pieces import Piece, Share, next_span
-from dscache.transfer.sink import Memory, Origin, Trailed
+from dscache.transfer.sink import Origin, Sink
 from dscache.urls import redacted
 
 _SAMPLE = 64 << 10
@@ -80,7 +80,7 @@ class Download:
 
     key: str
     artifact: Artifact
-    sink: Memory | Trailed
+    sink: Sink
     emit: Emit
     policy: Policy
     budget: Budget
@@ -99,7 +99,7 @@ class Download:
         self._urls = list(self.artifact.urls)  # those that may still be asked, the next one first
         self._validators: dict[str, str] = {}  # per URL that has served a piece
         self._whole_only: set[str] = set()  # URLs that do not serve pieces of it
-        self._is_divisible = isinstance(self.sink, Trailed)
+        self._is_divisible = self.sink.is_divisible
         self._mixed = self.kept > 0  # the bytes may not fit together
         self._position = 0  # of the lead
         self._until: int | None = None  # where it has asked to stop
@@ -133,7 +133,7 @@ class Download:
     def is_long(self) -> bool:
         """True for a file that more than one connection may fetch."""
         total = self.total
-        return isinstance(self.sink, Trailed) and total is not None and total > SMALL
+        return self.sink.is_divisible and total is not None and total > SMALL
 
     @property
     def is_receiving(self) -> bool:
@@ -285,7 +285,7 @@ class Download:
 
     def take(self, piece: Piece, chunks: list[bytes], offset: int) -> None:
         """Store what has come of a piece."""
-        if isinstance(self.sink, Trailed) and piece.head:
+        if piece.head:
             self._validators[piece.url] = piece.head.validator
             self._mixed |= not piece.validator or redacted(piece.url) != self.sink.origin.url
             self.received += sum(map(len, chunks))

@@ -21,7 +21,6 @@ from dscache.transfer.download import Download, State
 from dscache.transfer.hosts import Host
 from dscache.transfer.mirrors import SOON, Mirrors, lags
 from dscache.transfer.pieces import Piece
-from dscache.transfer.sink import Trailed
 from dscache.urls import host
 
 #: Longest looks away, in seconds: from connections; from those while a file is still hashed; from
@@ -186,7 +185,7 @@ class Pool:
         return self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
 
     def _course(self, download: Download, now: float) -> _Course | None:
-        if download not in self._courses and isinstance(download.sink, Trailed):
+        if download not in self._courses and download.sink.is_divisible:
             mirrors = Mirrors({url: self._host(url) for url in download.artifact.urls})
             self._courses[download] = _Course(mirrors, now, now)
         return self._courses.get(download)

@@ -29,7 +29,9 @@ class Origin:
 
 
 class Sink(Protocol):
-    """Takes bytes in order; `Trailed` alone takes them in any order."""
+    """Takes bytes: in any order if it `is_divisible`, else one after the other."""
+
+    is_divisible: bool
 
     @property
     def size(self) -> int:
@@ -46,7 +48,8 @@ class Sink(Protocol):
     def note(self, origin: Origin) -> None:
         """Remember where the bytes come from."""
 
-    def write(self, chunks: list[bytes]) -> None: ...
+    def write(self, chunks: list[bytes], offset: int | None = None) -> None:
+        """Put bytes into the first gap, or at `offset`."""
 
     def restart(self) -> None:
         """Forget all bytes and the validator under which they came."""
@@ -72,6 +75,8 @@ class Sink(Protocol):
 class Memory:
     """Holds the bytes of one small file."""
 
+    is_divisible = False
+
     def __init__(self, algorithms: Iterable[str]) -> None:
         self.origin = Origin()
         self._size = 0
@@ -96,7 +101,9 @@ class Memory:
     def note(self, origin: Origin) -> None:
         self.origin = origin
 
-    def write(self, chunks: list[bytes]) -> None:
+    def write(self, chunks: list[bytes], offset: int | None = None) -> None:
+        if offset not in (None, self._size):
+            raise ValueError("small files come in one piece")
         self._chunks += chunks
         self._size += sum(map(len, chunks))
 
@@ -131,6 +138,8 @@ class Memory:
 class Trailed:
     """Writes a part and hashes behind it."""
 
+    is_divisible = True
+
     def __init__(self, part: Part, algorithms: Iterable[str], executor: Executor) -> None:
         self.part = part
         self._executor = executor
@@ -155,7 +164,6 @@ class Trailed:
         self.part.note(url=origin.url, validator=origin.validator, total=origin.total)
 
     def write(self, chunks: list[bytes], offset: int | None = None) -> None:
-        """Write bytes in the first gap, or at `offset`."""
         self.part.write(chunks, offset)
         self._trail.grow(self.part.size)
 
