@@ -50,6 +50,7 @@ class Http:
         self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._idle: list[pycurl.Curl] = []
+        self._known: dict[tuple[pycurl.Curl, int], object] = {}
         self._active: dict[pycurl.Curl, _Transfer] = {}
         self._ca_bundle = options.ca_bundle or default_ca_bundle()
 
@@ -106,9 +107,9 @@ class Http:
         if request.validator:
             headers["If-Range" if is_part else "If-None-Match"] = request.validator
         easy = self._idle.pop() if self._idle else self._new_handle()
-        easy.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
-        easy.setopt(pycurl.NETRC, _netrc_for(transfer.url))
-        easy.setopt(pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION)
+        self._set(easy, pycurl.HTTPHEADER, [f"{name}: {each}" for name, each in headers.items()])
+        self._set(easy, pycurl.NETRC, _netrc_for(transfer.url))
+        self._set(easy, pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION)
         easy.setopt(pycurl.URL, transfer.url)
         easy.setopt(pycurl.WRITEFUNCTION, transfer.body.append)
         easy.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
@@ -123,6 +124,12 @@ class Http:
             del self._active[easy]
             self._multi.remove_handle(easy)
             self._idle.append(easy)
+
+    def _set(self, easy: pycurl.Curl, option: int, value: object) -> None:
+        """Set an option, unless the handle has that value from its last request."""
+        if self._known.get((easy, option)) != value:
+            self._known[easy, option] = value
+            easy.setopt(option, value)
 
     def _finish(self, easy: pycurl.Curl, failure: Failure | None) -> None:
         transfer = self._active[easy]

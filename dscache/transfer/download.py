@@ -94,7 +94,7 @@ class Download:
     tried: list[Tried] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.kept = self.sink.here.total
+        self.kept = self.sink.count
         self.pieces: list[Piece] = []
         self._urls = list(self.artifact.urls)  # those that may still be asked, the next one first
         self._validators: dict[str, str] = {}  # per URL that has served a piece
@@ -172,7 +172,7 @@ class Download:
         if head.start != self._position:
             self._whole_only.add(self.url)
             self._start_over("the source does not continue it")
-        elif self.sink.here.total and self._has_changed(head):
+        elif self.sink.count and self._has_changed(head):
             self.fail(Failure(Trouble.RANGE, "the file changed at the source"))
             return
         if head.encoding:  # no range of the plain bytes would fit
@@ -251,7 +251,7 @@ class Download:
         if progress > _MUCH:
             self.budget.refill()
         self._attempts += 1
-        self._mixed |= self.sink.here.total > 0
+        self._mixed |= self.sink.count > 0
         wait = delay(failure, self._attempts, self.policy)
         if wait is not None and self.budget.spend():
             self.emit(Retrying(self.key, failure.reason, wait))
@@ -310,7 +310,7 @@ class Download:
         """Let the lead go on from `url`, which is much faster."""
         self._urls.remove(url)
         self._urls.insert(0, url)
-        self._mixed |= self.sink.here.total > 0
+        self._mixed |= self.sink.count > 0
         self._begin_source()
         self._ask_again(0.0)
 
@@ -329,6 +329,8 @@ class Download:
 
     def _obstacle(self) -> int | None:
         """Where the lead has to stop: what lies there is here, or somebody else's."""
+        if not self.sink.is_divisible:
+            return None
         starts = [start for start, _ in self.sink.here.spans if start > self._position]
         starts += [piece.start for piece in self.pieces if piece.start >= self._position]
         return min(starts, default=None)
@@ -361,13 +363,13 @@ class Download:
             self.state = State.FAILED
 
     def _start_over(self, why: str) -> None:
-        if self.sink.here.total:
+        if self.sink.count:
             self.emit(Notice(f"{self.artifact.path}: starting over, since {why}"))
         self._forget_bytes()
 
     def _forget_bytes(self) -> None:
         self._drop_pieces()
-        if self.sink.here.total:
+        if self.sink.count:
             self.sink.restart()
         self._mixed = False
         self._position, self._until = 0, None

@@ -317,7 +317,7 @@ class Pool:
             running.host.growth.receive(count)
         if now - running.told > _TELL_EVERY:
             running.told = now
-            self._emit(Advanced(download.key, download.sink.here.total))
+            self._emit(Advanced(download.key, download.sink.count))
         if course and now - course.secured > _SECURE_EVERY:
             course.secured = now
             download.sink.secure()
@@ -346,7 +346,7 @@ class Pool:
                 taker.give_way(url)
                 self._retire(taker, now)
         total = download.total or 0
-        if total - download.sink.here.total > SOON * sum(paces):
+        if total - download.sink.count > SOON * sum(paces):
             other = course.mirrors.unmeasured(download.sources, now)
             if other and len(self._active) < self._jobs:
                 self._send_piece(download, other, course, now)

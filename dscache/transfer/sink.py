@@ -38,6 +38,10 @@ class Sink(Protocol):
         """How many bytes from the start are here without a gap."""
 
     @property
+    def count(self) -> int:
+        """How many bytes are here in all."""
+
+    @property
     def here(self) -> Ranges:
         """Which bytes are here."""
 
@@ -85,6 +89,10 @@ class Memory:
 
     @property
     def size(self) -> int:
+        return self._size
+
+    @property
+    def count(self) -> int:
         return self._size
 
     @property
@@ -150,6 +158,10 @@ class Trailed:
     @property
     def size(self) -> int:
         return self.part.size
+
+    @property
+    def count(self) -> int:
+        return self.part.here.total
 
     @property
     def here(self) -> Ranges:
