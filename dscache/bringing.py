@@ -6,7 +6,8 @@ nothing that was done counts, and whatever is done again finds its bytes in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,15 +24,9 @@ from dscache.results import Fetched
 from dscache.store import Blob, File, Record
 from dscache.store.locks import Lock
 from dscache.store.owner import this_boot
-from dscache.transfer.delivery import (
-    Delivered,
-    Delivery,
-    Limits,
-    Want,
-    check_space,
-    is_small,
-    space_needed,
-)
+from dscache.transfer.delivery import Delivered, Delivery, Limits
+from dscache.transfer.space import check_space, space_needed
+from dscache.transfer.wants import Want, is_small
 
 Outcome = tuple[Wish, Fetched]
 
@@ -47,7 +42,7 @@ class Job:
     """
 
     wish: Wish
-    files: dict[str, File] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
     missing: int | None = None
     error: DscacheError | None = None
     downloaded: int = 0
@@ -71,7 +66,7 @@ class Job:
             self.error = self.error or delivered.error
         elif delivered.blob:
             blob, path = delivered.blob, delivered.want.artifact.path
-            self.files[path] = File(path, blob.sha256, blob.size, blob.xxh3_128)
+            self.files.append(File(path, blob.sha256, blob.size, blob.xxh3_128))
             self.fresh |= delivered.is_new
 
     def release(self) -> None:
@@ -89,7 +84,7 @@ class Bringing:
         self._store = call.store
         self._emit = call.emit
 
-    def run(self, wishes: Sequence[Wish]) -> Iterator[Outcome]:
+    def run(self, wishes: Sequence[Wish]) -> Generator[Outcome, None, None]:
         """Yield each wish with its outcome as soon as it is complete or has failed."""
         jobs = [Job(wish) for wish in wishes]
         for job in jobs:
@@ -122,10 +117,13 @@ class Bringing:
             for number, job in enumerate(jobs)
             if job.dataset.manifest
         ]
-        for delivered in self._delivery().run(wants) if wants else ():
-            job = jobs[delivered.want.fetch]
-            job.downloaded += delivered.downloaded
-            job.manifest, job.error = delivered.blob, delivered.error
+        if not wants:
+            return
+        with closing(self._deliver(wants)) as deliveries:
+            for delivered in deliveries:
+                job = jobs[delivered.want.fetch]
+                job.downloaded += delivered.downloaded
+                job.manifest, job.error = delivered.blob, delivered.error
 
     def _claim(self, job: Job) -> bool:
         """Take the lock for the small files of a job; False if another process has it."""
@@ -151,16 +149,18 @@ class Bringing:
         plans = [self._plan(job) for job in jobs]
         self._announce(jobs)
         unfinished = dict.fromkeys(jobs)
-        for delivered in self._delivery().run(_wants(plans)):
-            job = jobs[delivered.want.fetch]
-            job.take(delivered)
-            if job.missing == 0:
-                del unfinished[job]
-                yield self._finish(job)
+        with closing(self._deliver(_wants(plans))) as deliveries:
+            for delivered in deliveries:
+                job = jobs[delivered.want.fetch]
+                job.take(delivered)
+                if job.missing == 0:
+                    del unfinished[job]
+                    yield self._finish(job)
         for job in unfinished:
             yield self._finish(job)
 
-    def _delivery(self) -> Delivery:
+    def _deliver(self, wants: Iterable[Want]) -> Generator[Delivered, None, None]:
+        """What comes of the wants. Once closed, it has let go of all parts and locks."""
         settings = self._call.settings
         limits = Limits(
             jobs=settings.jobs,
@@ -169,7 +169,8 @@ class Bringing:
             policy=self._call.policy,
             offline=settings.offline,
         )
-        return Delivery(self._store, self._call.sources, limits, self._emit)
+        delivery = Delivery(self._store, self._call.sources, limits, self._emit)
+        yield from delivery.run(wants)
 
     def _plan(self, job: Job) -> Iterable[Artifact]:
         """The artifacts that are asked for; a manifest's are read as they are needed."""
@@ -207,7 +208,7 @@ class Bringing:
         status = "downloaded" if job.fresh else "linked"
         if found := hit(self._store, job.wish):  # another process finished it meanwhile
             return replace(found, status=status)
-        files = tuple(job.files.values())
+        files = tuple(job.files)
         folder = view_of(self._store, job.dataset)
         view.build(folder, files, self._store.layout.blob)
         if self._store.durable:
@@ -222,8 +223,10 @@ class Bringing:
         earlier = self._store.records.get(dataset)
         if earlier and not (earlier.proven or prove(self._store, earlier)):
             earlier = None
-        kept = [] if earlier is None else [f for f in earlier.files if f.path not in job.files]
-        together = (*kept, *files)
+        together = files
+        if earlier:
+            ours = {file.path for file in files}
+            together = (*(file for file in earlier.files if file.path not in ours), *files)
         if dataset.manifest:
             complete = not job.wish.patterns or bool(earlier and earlier.complete)
         else:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -42,6 +40,8 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _WINDOWS = os.name == "nt"
 _LINUX = sys.platform.startswith("linux")
 _FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
+_KEEP_SIZE = 1  # linux/falloc.h
+_TMPFS = 0x01021994  # linux/magic.h
 _COPY_CHUNK = 8 << 20
 _MOST_CHUNKS = 1024  # limits.h: IOV_MAX, what one system call takes
 # Windows refuses to replace a file that is read-only, or that somebody has open; readers of small
@@ -82,7 +82,7 @@ def replacing(target: str) -> Iterator[int]:
 
     If an error comes, `target` is left as it was.
     """
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    temporary = f"{target}.{os.urandom(4).hex()}.tmp"
     with created(temporary) as fd:
         yield fd
     try:
@@ -99,6 +99,32 @@ def open_for_update(path: str) -> int:
     except PermissionError:
         os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
         return os.open(path, os.O_RDWR | _BINARY)
+
+
+@contextmanager
+def overwriting(path: str) -> Iterator[int]:
+    """The descriptor of the file at `path`, made or emptied first, and closed at the end.
+
+    If an error comes, the file is left empty: it may be somebody's device, or have other names.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+    try:
+        yield fd
+    except BaseException:
+        with suppress(OSError):  # which must not hide the error
+            truncate(fd, 0)
+        raise
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def unnamed(folder: str) -> Iterator[int]:
+    """The descriptor of a file in `folder` that is gone at the end, even of a killed process."""
+    import tempfile  # late: few downloads need it
+
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield file.fileno()
 
 
 def write(fd: int, chunks: Sequence[bytes], offset: int) -> int:
@@ -119,6 +145,36 @@ def _write_some(fd: int, data: memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)
     os.lseek(fd, offset, os.SEEK_SET)
     return os.write(fd, data)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Take the room on the disk for the first `size` bytes of a file, without making it longer.
+
+    Does nothing where the filesystem cannot (NFS 4.1, ZFS, other systems than Linux), nor in
+    memory (tmpfs), where it would touch every page at once: 0.4 s a GiB.
+
+    Raises:
+        OSError: ENOSPC or EDQUOT, the room is not there.
+    """
+    if not _LINUX:
+        return
+    import ctypes  # late: only what downloads needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    found = ctypes.create_string_buffer(256)  # struct statfs, which begins with the type
+    if libc.fstatfs(fd, found) or ctypes.c_long.from_buffer(found).value == _TMPFS:
+        return
+    fallocate = getattr(libc, "fallocate64", libc.fallocate)
+    if fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)):
+        number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number))
+
+
+def allocated(path: str) -> int:
+    """Bytes of the disk that a file takes, as far as its system tells, else its length."""
+    found = os.stat(path)
+    return max(found.st_size, getattr(found, "st_blocks", 0) * 512)
 
 
 def truncate(fd: int, size: int) -> None:
@@ -207,6 +263,8 @@ def remove_tree(path: str) -> None:
         for folder, _, names in os.walk(path):
             for name in names:  # rmtree stops at what is read-only there
                 unlink(f"{folder}/{name}")
+    import shutil  # late: a hit removes nothing
+
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
@@ -297,6 +355,8 @@ def _parsed(path: str, parse: Callable[[str], Any], *_identity: int) -> Any:
 
 def free_space(path: str) -> int:
     """Bytes that this user can still write on the filesystem of `path`."""
+    import shutil  # late: a hit writes nothing
+
     return shutil.disk_usage(path).free
 
 

@@ -22,7 +22,8 @@ from dscache.model import Artifact
 from dscache.sources.dispatch import Sources
 from dscache.sources.retry import Policy
 from dscache.store import Store
-from dscache.transfer.delivery import Delivered, Delivery, Limits, Want
+from dscache.transfer.delivery import Delivered, Delivery, Limits
+from dscache.transfer.wants import Want
 from tests.children import running
 from tests.downloads import Desk, error_of
 from tests.making import Shelf, artifact, content, sha256

@@ -54,12 +54,18 @@ class Journal(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A part that some earlier attempt left, with those of its bytes that can be used."""
+    """A part that some earlier attempt left.
+
+    Attributes:
+        usable: those of its bytes that can be used.
+        allocated: bytes of the disk that it takes.
+    """
 
     key: str
     token: str
     journal: Journal
     usable: Ranges
+    allocated: int
 
 
 class Part:
@@ -136,6 +142,8 @@ class Part:
         Never fails: where the disk does not let it be written down, the part is free when this
         process has ended.
         """
+        with suppress(OSError):
+            filesystem.truncate(self.fd, self.here.end)  # gives back what was only reserved
         self.close()
         with suppress(OSError):
             if self.here.total and os.path.exists(self.path):
@@ -224,7 +232,8 @@ class Parts:
     def begin(self, key: str, size: int | None) -> Part:
         """A part for `key`, holding what an earlier attempt left if that can be used.
 
-        `size` is the expected size of the whole; a longer orphan is not taken.
+        `size` is the expected size of the whole; a longer orphan is not taken, and room for it is
+        reserved where the filesystem can.
         """
         ours = Journal(this_process(), this_boot())
         for orphan in self._orphans(key):
@@ -235,14 +244,14 @@ class Parts:
                 )
                 part = Part(self._layout, key, journal)
                 if part._begin(orphan):
-                    return part
+                    return _with_room(part, size)
         part = Part(self._layout, key, ours)
         part._begin(None)
-        return part
+        return _with_room(part, size)
 
-    def kept(self, key: str) -> int:
-        """Bytes that an earlier attempt at `key` left for use."""
-        return max((orphan.usable.total for orphan in self._all().get(key, ())), default=0)
+    def room(self, key: str) -> int:
+        """Bytes of the disk that an attempt at `key` can take over."""
+        return max((orphan.allocated for orphan in self._all().get(key, ())), default=0)
 
     def _orphans(self, key: str) -> list[Orphan]:
         """What can be taken over for `key`, the one with most bytes first."""
@@ -269,7 +278,8 @@ class Parts:
         try:
             data = filesystem.read_small(self._layout.journal(key, token), 64 << 10)
             journal = msgspec.json.decode(data, type=Journal)
-            length = os.stat(self._layout.part(key, token)).st_size
+            path = self._layout.part(key, token)
+            length, allocated = os.stat(path).st_size, filesystem.allocated(path)
         except (OSError, msgspec.MsgspecError):
             return None  # taken over by another process, torn or not ours to read
         if journal.owner and is_gone(journal.owner) is False:
@@ -280,7 +290,17 @@ class Parts:
         else:
             usable = Ranges([(0, length)] if journal.spans is None else journal.spans)
         usable = usable.below(length)
-        return Orphan(key, token, journal, usable) if usable.total else None
+        return Orphan(key, token, journal, usable, allocated) if usable.total else None
+
+
+def _with_room(part: Part, size: int | None) -> Part:
+    try:
+        if size:
+            filesystem.reserve(part.fd, size)
+    except BaseException:
+        part.keep()
+        raise
+    return part
 
 
 def _is_free(orphan: Orphan, path: str) -> bool:

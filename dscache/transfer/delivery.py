@@ -8,7 +8,6 @@ pay, for files above `SMALL`; the small files of a dataset are covered by the lo
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from dscache import filesystem
-from dscache.digest import Digest
 from dscache.errors import (
     DscacheError,
     NotCached,
@@ -24,10 +22,9 @@ from dscache.errors import (
 )
 from dscache.events import Emit, Failed, Finished, Notice, Waiting
 from dscache.model import Artifact
-from dscache.quantities import show_size
 from dscache.sources.exchange import Source, Trouble
 from dscache.sources.retry import Budget, Policy
-from dscache.store import SMALL, Blob, Store, key_of
+from dscache.store import Blob, Store
 from dscache.store.locks import Lock
 from dscache.store.parts import Parts
 from dscache.transfer.download import Download, State, Tried
@@ -35,14 +32,8 @@ from dscache.transfer.failures import failure_of, manual
 from dscache.transfer.hashing import hashing_threads
 from dscache.transfer.pool import Pool
 from dscache.transfer.sink import Memory, Trailed
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """One artifact of one of the fetches of a call; `fetch` is the caller's number for it."""
-
-    fetch: int
-    artifact: Artifact
+from dscache.transfer.space import FULL, too_little
+from dscache.transfer.wants import Want, claim_key, is_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +92,8 @@ class Delivery:
                 while self._deferred:
                     again, self._deferred = self._deferred, []
                     yield from self._deliver(again, _First(self._wait, self._claim))
+        except StorageError as error:
+            raise self._explained(error) from error
         finally:
             for download, (_, lock) in self._claims.items():
                 download.sink.keep()
@@ -140,7 +133,7 @@ class Delivery:
         artifact = want.artifact
         if self._is_here(want):
             return None
-        key = _key(artifact)
+        key = claim_key(artifact)
         if key in self._same:
             self._same[key].append(want)
             return None
@@ -214,6 +207,14 @@ class Delivery:
         )
         return lock
 
+    def _explained(self, error: StorageError) -> StorageError:
+        """Of a disk that is full, say how much is missing."""
+        if error.facts.get("errno") not in FULL:
+            return error
+        sinks = [(download.artifact.size or 0, download.sink) for download in self._claims]
+        needed = sum(max(0, size - sink.allocated) for size, sink in sinks)
+        return too_little(self._store, needed, sum(sink.count for _, sink in sinks))
+
     def _finish(self, download: Download) -> Delivered:
         want, lock = self._claims[download]
         blob, error = None, None
@@ -227,8 +228,8 @@ class Delivery:
                 kept = download.sink.size
                 error = failure_of(download.artifact, download.tried, kept, samples)
         except StorageError as refused:
+            error = self._explained(refused)
             download.sink.keep()
-            error = refused
         if error:
             self._emit(Failed(download.key, str(error)))
         del self._claims[download]
@@ -290,52 +291,3 @@ class _First:
     def __call__(self, key: str) -> Lock | None:
         claim, self._claim = self._claim, self._attempt
         return claim(key)
-
-
-def is_small(artifact: Artifact) -> bool:
-    """True for files that need neither lock nor journal."""
-    return artifact.size is not None and artifact.size <= SMALL
-
-
-def _key(artifact: Artifact) -> str:
-    identity = artifact.identity
-    if identity:
-        return key_of(identity)
-    sources = "\n".join(artifact.urls).encode()
-    return key_of(Digest("sha256", hashlib.sha256(sources).hexdigest()))
-
-
-def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
-    """Bytes that downloading what is missing will take, as far as sizes are known.
-
-    Where all would fit even if nothing were here, nothing is looked up.
-    """
-    sized = [each for each in artifacts if each.size]
-    most = sum(each.size or 0 for each in sized)
-    if most <= filesystem.free_space(store.layout.root):
-        return most
-    parts = store.parts()
-    needed = 0
-    for each in sized:
-        identity = each.identity
-        if not (identity and store.blobs.may_have(identity)):
-            kept = 0 if is_small(each) else parts.kept(_key(each))
-            needed += max(0, (each.size or 0) - kept)
-    return needed
-
-
-def check_space(store: Store, needed: int) -> None:
-    """Make sure that `needed` bytes fit before anything is downloaded.
-
-    Raises:
-        StorageError: they do not; says how much is missing.
-    """
-    free = filesystem.free_space(store.layout.root)
-    if needed > free:
-        raise StorageError(
-            f"{show_size(needed)} are needed, but only {show_size(free)} are free "
-            f"in {store.layout.root}",
-            hint=f"free {show_size(needed - free)} more, or set DSCACHE_DIR to another disk",
-            needed=needed,
-            free=free,
-        )

@@ -1,16 +1,19 @@
 """Where the bytes of a download go: memory for what is small, a part for the rest.
 
-Both compute all hashes on the way, so that no byte is read a second time after it has arrived.
+Both compute all hashes on the way, so that no byte is read a second time after it has arrived. A
+file of somebody else, who will verify it, is written only.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from dscache import filesystem
 from dscache.digest import Sums
 from dscache.store.parts import Part
 from dscache.store.ranges import Ranges
@@ -40,6 +43,10 @@ class Sink(Protocol):
     @property
     def count(self) -> int:
         """How many bytes are here in all."""
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of the disk that it has already, those that are only reserved included."""
 
     @property
     def here(self) -> Ranges:
@@ -94,6 +101,10 @@ class Memory:
     @property
     def count(self) -> int:
         return self._size
+
+    @property
+    def allocated(self) -> int:
+        return 0
 
     @property
     def here(self) -> Ranges:
@@ -164,6 +175,10 @@ class Trailed:
         return self.part.here.total
 
     @property
+    def allocated(self) -> int:
+        return filesystem.allocated(self.part.path)
+
+    @property
     def here(self) -> Ranges:
         return self.part.here
 
@@ -229,3 +244,80 @@ class Trailed:
         syncing, self._syncing = self._syncing, None
         if syncing is not None:
             self.part.note_synced(syncing.result())
+
+
+class Plain:
+    """Writes an open file, and hashes nothing: its owner knows what it should be.
+
+    Args:
+        fd: an empty file, open for reading and writing; closing it is the owner's part.
+        folder: where a second file of that size may be for a moment.
+    """
+
+    is_divisible = True
+
+    def __init__(self, fd: int, folder: str) -> None:
+        self.here = Ranges()
+        self.origin = Origin()
+        self._fd = fd
+        self._folder = folder
+
+    @property
+    def size(self) -> int:
+        return self.here.prefix
+
+    @property
+    def count(self) -> int:
+        return self.here.total
+
+    @property
+    def allocated(self) -> int:
+        return self.count
+
+    def note(self, origin: Origin) -> None:
+        self.origin = origin
+
+    def write(self, chunks: list[bytes], offset: int | None = None) -> None:
+        at = self.size if offset is None else offset
+        self.here.add(at, at + filesystem.write(self._fd, chunks, at))
+
+    def restart(self) -> None:
+        filesystem.truncate(self._fd, 0)
+        self.here = Ranges()
+        self.origin = Origin()
+
+    def sums(self) -> Sums | None:
+        return Sums()
+
+    def first_bytes(self, count: int) -> bytes:
+        return _read_at(self._fd, count, 0)
+
+    def chunks(self) -> Iterator[bytes]:
+        return _chunks_of(self._fd)
+
+    def rewrite(self, chunks: Iterator[bytes]) -> None:
+        with filesystem.unnamed(self._folder) as fd:
+            size = 0
+            for chunk in chunks:
+                size += filesystem.write(fd, [chunk], size)
+            self.restart()
+            for chunk in _chunks_of(fd):
+                self.write([chunk])
+
+    def secure(self) -> None:
+        """Nothing: no later attempt will know the file."""
+
+    def keep(self) -> None:
+        self.restart()
+
+
+def _chunks_of(fd: int) -> Iterator[bytes]:
+    offset = 0
+    while chunk := _read_at(fd, _READ, offset):
+        offset += len(chunk)
+        yield chunk
+
+
+def _read_at(fd: int, count: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, count)
