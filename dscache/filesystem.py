@@ -172,9 +172,9 @@ def reserve(fd: int, size: int) -> None:
 
 
 def allocated(path: str) -> int:
-    """Bytes of the disk that a file takes, as far as its system tells, else its length."""
+    """Bytes of the disk that a file takes where its system tells, else its length."""
     found = os.stat(path)
-    return max(found.st_size, getattr(found, "st_blocks", 0) * 512)
+    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
 
 
 def truncate(fd: int, size: int) -> None:

@@ -325,7 +325,9 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def test_after_an_interrupt_only_the_rest_is_downloaded(desk: Desk, site: Site) -> None:
+def test_after_an_interrupt_only_the_rest_is_downloaded(tmp_path: Path, site: Site) -> None:
+    desk = Desk(tmp_path, jobs=1)  # so that what is here is one piece
+    desk.offer("big", artifact("big.bin", BIG, site.url("/big.bin")))
     site.fault("/big.bin", Drip(MIB, 0.15))
     with pytest.raises(KeyboardInterrupt):
         desk.cache.fetch("shelf/big", progress=Interrupts(2 * MIB))

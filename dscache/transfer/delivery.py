@@ -211,7 +211,7 @@ class Delivery:
         """Of a disk that is full, say how much is missing."""
         if error.facts.get("errno") not in FULL:
             return error
-        sinks = [(download.artifact.size or 0, download.sink) for download in self._claims]
+        sinks = [(download.total or 0, download.sink) for download in self._claims]
         needed = sum(max(0, size - sink.allocated) for size, sink in sinks)
         return too_little(self._store, needed, sum(sink.count for _, sink in sinks))
 

@@ -30,6 +30,7 @@ from dscache.sources.exchange import Failure, Head, Request, Trouble
 from dscache.sources.retry import Budget, Policy, delay
 from dscache.store import SMALL
 from dscache.store.ranges import Ranges
+from dscache.transfer.blame import Blame
 from dscache.transfer.pieces import Piece, Share, next_span
 from dscache.transfer.sink import Origin, Sink
 from dscache.urls import redacted
@@ -100,6 +101,7 @@ class Download:
         self._validators: dict[str, str] = {}  # per URL that has served a piece
         self._whole_only: set[str] = set()  # URLs that do not serve pieces of it
         self._is_divisible = self.sink.is_divisible
+        self._blame = Blame()
         self._mixed = self.kept > 0  # the bytes may not fit together
         self._position = 0  # of the lead
         self._until: int | None = None  # where it has asked to stop
@@ -195,11 +197,13 @@ class Download:
         stop = self._obstacle()
         most = self._most() if stop is None else stop
         room = most - self._position
+        is_more = count > room
+        self._credit(self.url, self._position, min(count, room))
         self._position += min(count, room)
-        self.sink.write(chunks if count <= room else [b"".join(chunks)[:room]])
-        if stop is None and count > room:
+        self.sink.write([b"".join(chunks)[:room]] if is_more else chunks)
+        if is_more and stop is None:
             self.fail(self._wrong(f"more than {show_size(most)}"))
-        elif self._position == stop and (count > room or stop != self._until):
+        elif self._position == stop and (is_more or stop != self._until):
             self._go_on()
 
     def finish(self) -> None:
@@ -223,17 +227,26 @@ class Download:
             return
         wrong = sums.mismatch(self.artifact.digests)
         if wrong is None and self._is_plausible():
-            self.verified = sums
-            self.state = State.DONE
-            self.budget.refill()
+            self._accept(sums)
         elif self._mixed and not self._has_started_over:
             self._has_started_over, self._is_divisible = True, False
+            self._blame.suspect(self.sink.chunks())
             self._start_over("its parts do not fit together")
             self._ask_again(0.0)
         elif self._is_packed():
             self._unpack()
         else:
             self.fail(self._wrong(f"wrong {wrong.algorithm}" if wrong else "wrong size"))
+
+    def _accept(self, sums: Sums) -> None:
+        self.verified = sums
+        self.state = State.DONE
+        self.budget.refill()
+        known = {each.url for each in self.tried}
+        spoilt = Failure(Trouble.WRONG, "some of the bytes that it sent were wrong")
+        for url in map(redacted, self._blame.guilty(self.sink.chunks())):
+            if url not in known:
+                self.tried.append(Tried(url, spoilt))
 
     def fail(self, failure: Failure) -> None:
         """The source could not give the file: decide whether to ask it again, or the next one."""
@@ -288,7 +301,9 @@ class Download:
         if piece.head:
             self._validators[piece.url] = piece.head.validator
             self._mixed |= not piece.validator or redacted(piece.url) != self.sink.origin.url
-            self.received += sum(map(len, chunks))
+            count = sum(map(len, chunks))
+            self.received += count
+            self._credit(piece.url, offset, count)
             self.sink.write(chunks, offset)
 
     def complete(self, piece: Piece) -> None:
@@ -320,6 +335,10 @@ class Download:
             return True
         is_whole = self._sample is None and self._has_ranges and self.url not in self._whole_only
         return self.is_receiving and is_whole and not (self.head and self.head.encoding)
+
+    def _credit(self, url: str, offset: int, count: int) -> None:
+        if len(self.artifact.urls) > 1:
+            self._blame.note(url, offset, offset + count)
 
     def _part_with(self, piece: Piece) -> None:
         piece.is_receiving = False
@@ -371,6 +390,7 @@ class Download:
         self._drop_pieces()
         if self.sink.count:
             self.sink.restart()
+        self._blame.forget()
         self._mixed = False
         self._position, self._until = 0, None
 

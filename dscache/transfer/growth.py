@@ -12,15 +12,17 @@ from dataclasses import dataclass
 _UP, _DOWN = 4, 2
 #: More connections must bring this much more, fewer may bring this much less.
 _GAIN, _LOSS = 1.1, 0.97
-#: When the rate falls below this part of what it was, the network has changed: try more at once.
-_FALLEN = 0.7
-#: Seconds over which a rate is measured: enough to see that more comes, and enough to be sure that
-#: it does not, since servers that limit rates do so in bursts.
-_SHORT, _LONG = 0.05, 1.0
+#: What is clear at once, before a rate is sure: that more connections pay, and that fewer do not.
+_MUCH_MORE, _MUCH_LESS = 1.5, 0.6
+#: Seconds over which a rate is measured: enough to see a clear difference, and enough to be sure.
+#: Servers that limit rates do so in bursts of a second: over two, half a rate is never taken for
+#: the whole, whatever of the bursts falls into them.
+_SHORT, _LONG = 0.05, 2.0
 #: Round trips until a new connection runs at its full speed (TCP's slow start).
 _ROUND_TRIPS = 8
-#: Seconds until the next attempt; doubled each time that nothing came of it.
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: Time until the next attempt, as a multiple of what one takes; doubled each time that nothing
+#: came of it.
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 16.0
 
 
 @dataclass
@@ -46,6 +48,11 @@ class Growth:
         wanted, rate = self._before or (self.wanted, self._rate)
         return rate / wanted
 
+    @property
+    def _enough(self) -> float:
+        """Seconds after which a rate is sure."""
+        return max(_LONG, 2 * _ROUND_TRIPS * self.latency)
+
     def answered(self, seconds: float) -> None:
         """A request was answered after so many seconds."""
         self.latency = min(self.latency or seconds, seconds)
@@ -56,20 +63,23 @@ class Growth:
 
     def look(self, now: float, active: int) -> None:
         """Decide anew if there is something to decide by; `active` connections are at work."""
-        if active != self.wanted or self._since is None:
-            self._since, self._count = now, 0
+        if self._since is None:
+            if active >= self.wanted if self._is_upward else active <= self.wanted:
+                self._since, self._count = now, 0
             return
         seconds = now - self._since
         if seconds < max(_SHORT, _ROUND_TRIPS * self.latency):
             return
         rate, wanted = self._count / seconds, self.wanted
-        is_sure = seconds >= max(_LONG, 2 * _ROUND_TRIPS * self.latency)
+        is_sure = seconds >= self._enough
         if self._before is not None:
             self._judge(rate, now, is_sure, *self._before)
         elif not self._rate or is_sure:
             self._consider(rate, now)
-        if is_sure or self.wanted != wanted:
+        if self.wanted != wanted:
             self._since = None
+        elif is_sure:
+            self._since, self._count = now, 0
 
     def shrink(self, now: float) -> None:
         """A connection was refused or broken: fewer may be better."""
@@ -79,7 +89,7 @@ class Growth:
 
     def _consider(self, rate: float, now: float) -> None:
         """See whether this is the time to try something else."""
-        if rate < _FALLEN * self._rate:
+        if rate < _MUCH_LESS * self._rate:
             self._is_upward = True
         elif now < self._next_try:
             self._rate = max(rate, self._rate)
@@ -103,17 +113,18 @@ class Growth:
 
     def _judge(self, rate: float, now: float, is_sure: bool, wanted: int, before: float) -> None:
         """See what came of trying: more pays at once, less may only after a while."""
-        if rate > before * (_GAIN if self._is_upward else _LOSS) and (is_sure or self._is_upward):
+        pays = rate > before * (_GAIN if self._is_upward else _LOSS)
+        if pays if is_sure else self._is_upward and rate > before * _MUCH_MORE:
             self._before, self._rate, self._pause = None, rate, _FIRST_PAUSE
             if self._next() != self.wanted:
                 self._try(rate)
             else:
-                self._next_try = now + self._pause
-        elif is_sure:
+                self._next_try = now + self._pause * self._enough
+        elif is_sure or (not self._is_upward and rate < before * _MUCH_LESS):
             self._before, self._rate, self.wanted = None, before, wanted
             self._is_upward = not self._is_upward
             self._rest(now)
 
     def _rest(self, now: float) -> None:
-        self._next_try = now + self._pause
+        self._next_try = now + self._pause * self._enough
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)

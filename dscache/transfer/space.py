@@ -52,13 +52,13 @@ def too_little(store: Store, needed: int, kept: int = 0) -> StorageError:
     """
     free = filesystem.free_space(store.layout.root)
     prunable = _prunable(store)
-    missing = max(0, needed - free)
+    missing = f"free {show_size(needed - free)}" if needed > free else "free some space"
     keeps = f"{show_size(kept)} have arrived and are kept; " if kept else ""
     others = f" (to prune every dataset that is here would free {show_size(prunable)})"
     return StorageError(
         f"{show_size(needed)} {'more ' if kept else ''}are needed, but only {show_size(free)} are "
         f"free in {store.layout.root}",
-        hint=f"{keeps}free {show_size(missing)}{others if prunable else ''}, "
+        hint=f"{keeps}{missing}{others if prunable else ''}, "
         "or set DSCACHE_DIR to another disk, and run the same command again",
         needed=needed,
         free=free,
