@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dscache.transfer.growth import Growth
-from dscache.transfer.pieces import SHORTEST
 
-#: What a connection should take for a piece: seconds, round trips, and the most bytes.
-_PIECE, _ROUND_TRIPS, _LONGEST = 0.25, 20, 16 << 20
+#: What a connection should take for a piece, in seconds, but no less than some round trips; and
+#: bytes that are in no case too few or too many.
+_SECONDS, _ROUND_TRIPS, _LONGEST = 0.5, 20, 16 << 20
+_LAST_SECONDS, _LAST_ROUND_TRIPS, _SHORTEST = 0.1, 4, 64 << 10
 #: Refusals within this many seconds are one: they answer requests that were sent together.
 _AT_ONCE = 1.0
 
@@ -60,9 +61,13 @@ class Host:
         Shorter towards the end, so that all are done at the same time; long enough that asking
         costs little; no longer, so that hashing, which goes in order, is never far behind.
         """
-        seconds = max(_PIECE, _ROUND_TRIPS * self.growth.latency)
-        by_pace = int(self.growth.pace * seconds) or _LONGEST
-        return max(SHORTEST, min(_LONGEST, by_pace, left // self.growth.wanted))
+        pace, latency = self.growth.pace, self.growth.latency
+        if not pace:
+            return _LONGEST
+        longest = int(pace * max(_SECONDS, _ROUND_TRIPS * latency))
+        shortest = int(pace * max(_LAST_SECONDS, _LAST_ROUND_TRIPS * latency))
+        length = max(shortest, min(longest, left // self.growth.wanted))
+        return max(_SHORTEST, min(_LONGEST, length))
 
     def is_busy(self, now: float, rest: float) -> None:
         """It has asked to come back in `rest` seconds."""

@@ -17,9 +17,6 @@ from dscache.store.ranges import Ranges, Span
 if TYPE_CHECKING:
     from dscache.transfer.download import Download
 
-#: Length of the shortest pieces in bytes: still much more than what a request costs.
-SHORTEST = 1 << 20
-
 #: How long the next piece may be, where so many bytes are left for all connections.
 Share = Callable[[int], int]
 
@@ -99,4 +96,4 @@ def next_span(claimed: Ranges, size: int, share: Share) -> Span | None:
         return None
     length = share(sum(end - start for start, end in gaps))
     start, end = gaps[0]
-    return (start, end) if end - start < length + SHORTEST else (start, start + length)
+    return (start, end) if end - start < length * 3 // 2 else (start, start + length)
