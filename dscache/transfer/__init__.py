@@ -1,6 +1,7 @@
 """The transfer engine: from wishes for artifacts to verified bytes.
 
-`delivery` claims what is missing and publishes what arrives, `pool` keeps connections busy as far
-as `hosts` let it, `download` is the life of one file, `sink` takes its bytes, `hashing` trails
-them, `failures` says why a file could not be had.
+`delivery` claims what is missing (`wants`, `space`) and publishes what arrives. `pool` keeps as
+many connections busy as `hosts`, `growth` and `mirrors` find good. `download` is the life of one
+file, `pieces` are its spans on further connections, `blame` tells their sources apart. `sink` takes
+the bytes, `hashing` trails them, `failures` says why a file could not be had.
 """
