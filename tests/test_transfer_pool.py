@@ -253,14 +253,11 @@ def wanted(path: str, data: bytes, *urls: str) -> Artifact:
 
 
 def test_closing_early_keeps_what_has_arrived(tmp_path: Path, site: Site) -> None:
-    middle = BIG[: 3 * MIB]  # so short that no second connection helps with the rest
-    site.files["/middle.bin"] = middle
-    site.fault("/middle.bin", Stall(2 * MIB))
+    site.fault("/big.bin", Stall(2 * MIB))
     site.fault("/small.bin", Late(0.5))
-    dock = Dock(tmp_path)
+    dock = Dock(tmp_path, jobs=2)  # one for each, so that none helps the other
     delivered = dock.deliver(
-        wanted("middle", middle, site.url("/middle.bin")),
-        wanted("small", SMALL, site.url("/small.bin")),
+        wanted("big", BIG, site.url("/big.bin")), wanted("small", SMALL, site.url("/small.bin"))
     )
     first = next(delivered)
     assert first.want.artifact.path == "small"

@@ -124,8 +124,11 @@ class Pool:
         return len(self._active) + len(self._ready) + len(self._later) + len(self._ended)
 
     def _fill(self, downloads: Iterator[Download]) -> bool:
-        """Take new downloads as far as there is room. False when there are no more."""
-        while len(self._active) < self._jobs and self._held() < self._jobs * _HELD:
+        """Take new downloads as far as there is room. False when there are no more.
+
+        Those that wait for their host are claimed already, so that there should not be many.
+        """
+        while self._has_room():
             download = next(downloads, None)
             if download is None:
                 return False
@@ -134,6 +137,11 @@ class Pool:
             self._queue(download)
             self._start_ready()
         return True
+
+    def _has_room(self) -> bool:
+        if max(len(self._active), len(self._ready)) >= self._jobs:
+            return False
+        return self._held() < self._jobs * _HELD
 
     def _queue(self, download: Download) -> None:
         if download.state is State.SHARED:
