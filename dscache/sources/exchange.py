@@ -24,6 +24,7 @@ class Request:
         validator: strong ETag or Last-Modified under which the first `start` bytes were sent; the
             rest is wanted only if it still holds. With `start` 0: the ETag of what is known, which
             is not wanted again; a failure with status 304 says that it still holds.
+        is_probe: only the head is wanted. Bytes that a source sends all the same are not.
     """
 
     url: str
@@ -31,6 +32,7 @@ class Request:
     validator: str = ""
     end: int | None = None
     is_long: bool = False
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,14 @@ class Failure:
 
 
 class Exchange(Protocol):
-    """One request under way."""
+    """One request under way.
 
+    Attributes:
+        is_whole: a source that cannot serve spans is at work, so that a second connection is no
+            help, and nothing can be told from how fast the bytes come.
+    """
+
+    is_whole: bool
     head: Head | None
     failure: Failure | None
     done: bool

@@ -28,6 +28,8 @@ class Files:
 
 
 class _Reading:
+    is_whole = True
+
     def __init__(self, request: Request) -> None:
         self.head: Head | None = None
         self.failure: Failure | None = None

@@ -110,6 +110,7 @@ class Http:
         self._set(easy, pycurl.HTTPHEADER, [f"{name}: {each}" for name, each in headers.items()])
         self._set(easy, pycurl.NETRC, _netrc_for(transfer.url))
         self._set(easy, pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION)
+        easy.setopt(pycurl.NOBODY, int(request.is_probe))
         easy.setopt(pycurl.URL, transfer.url)
         easy.setopt(pycurl.WRITEFUNCTION, transfer.body.append)
         easy.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
@@ -162,6 +163,8 @@ class Http:
 
 class _Transfer:
     """One request and what it has led to, redirects included."""
+
+    is_whole = False
 
     def __init__(self, http: Http, request: Request) -> None:
         self.request = request

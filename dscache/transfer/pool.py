@@ -109,9 +109,9 @@ class Pool:
         more = True
         try:
             while True:
-                self._divide()
                 self._start_ready()
                 more = more and self._fill(downloads)
+                self._divide()
                 if not self._held():
                     return
                 self._wait()
@@ -201,7 +201,7 @@ class Pool:
     def _send(self, taker: Download | Piece, at: Host, now: float) -> None:
         download = _download(taker)
         exchange = self._source.start(taker.request())
-        course, is_long = self._course(download, now), download.is_long
+        course, is_long = self._course(download, now), download.is_long and not exchange.is_whole
         self._active[taker] = _Running(exchange, at, course, now, is_long, now)
         at.active += 1
         at.long += is_long
@@ -279,7 +279,7 @@ class Pool:
     def _begin(self, taker: Download | Piece, head: Head, running: _Running, now: float) -> None:
         taker.begin(head)
         at = running.host
-        if not running.is_long and _download(taker).is_long:
+        if not (running.is_long or running.exchange.is_whole) and _download(taker).is_long:
             running.is_long = True  # which nobody knew before
             at.long += 1
         if running.is_long:
