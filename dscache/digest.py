@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Protocol
+
+import msgspec
 
 from dscache.errors import UsageError
 
@@ -37,7 +40,7 @@ HEX_LENGTH = {
 WEAK = frozenset({"md5", "sha1", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})
 
 _CHUNK = 1 << 20
-_HEX = frozenset("0123456789abcdef")
+_HEX = re.compile(r"[0-9a-f]*")
 
 
 class Hasher(Protocol):
@@ -47,8 +50,7 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
     """One hash value: `algorithm` in lower case, `hex` in lower case, length checked."""
 
     algorithm: str
@@ -59,7 +61,7 @@ class Digest:
         if length is None:
             known = ", ".join(HEX_LENGTH)
             raise UsageError(f"unknown hash algorithm {self.algorithm!r}; known are {known}")
-        if len(self.hex) != length or not _HEX.issuperset(self.hex):
+        if len(self.hex) != length or not _HEX.fullmatch(self.hex):
             raise UsageError(f"{self.hex!r} is no {self.algorithm}: {length} hex digits expected")
 
     def __str__(self) -> str:
@@ -85,12 +87,17 @@ class Digest:
 
 def hasher(algorithm: str) -> Hasher:
     """A new hasher for one of `HEX_LENGTH`'s algorithms."""
+    return _maker(algorithm)()
+
+
+@lru_cache(maxsize=len(HEX_LENGTH))
+def _maker(algorithm: str) -> Callable[[], Hasher]:
     if algorithm.startswith("xxh"):
         import xxhash  # late: a hit hashes nothing
 
-        made: Hasher = getattr(xxhash, algorithm)()
+        made: Callable[[], Hasher] = getattr(xxhash, algorithm)
         return made
-    return hashlib.new(algorithm, usedforsecurity=False)
+    return partial(getattr(hashlib, algorithm), usedforsecurity=False)
 
 
 class Sums:

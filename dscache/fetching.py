@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -47,8 +48,9 @@ def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
 
     results: dict[Wish, Fetched] = {}
     try:
-        for wish, found in Bringing(call).run(wishes):
-            results[wish] = found
+        with closing(Bringing(call).run(wishes)) as outcomes:
+            for wish, found in outcomes:
+                results[wish] = found
     except DscacheError as error:  # it concerns the call as a whole: the disk, the locks
         for wish in wishes:
             results.setdefault(wish, wish.failed(error))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from dscache import view
@@ -21,8 +22,7 @@ from dscache.results import Fetched
 from dscache.store import Blob, File, Record, Store
 
 
-@dataclass(frozen=True, eq=False)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, eq=False):
     """A dataset that is asked for, or those of its files that match a pattern.
 
     Patterns are fnmatch patterns on the whole relative path; `*` crosses `/`.
@@ -30,7 +30,7 @@ class Wish:
 
     dataset: Dataset
     patterns: tuple[str, ...] = ()
-    began: float = field(default_factory=time.perf_counter)
+    began: float = msgspec.field(default_factory=time.perf_counter)
 
     def wants(self, path: str) -> bool:
         """True if the selection holds that file of the dataset."""
@@ -44,7 +44,7 @@ class Wish:
             name=dataset.name,
             version=dataset.version,
             registry=dataset.registry,
-            path=Path(f"{folder}/{files[0].path}" if single else folder),
+            path=_path_of(f"{folder}/{files[0].path}" if single else folder),
             status=status,
             size=sum(file.size for file in files),
             seconds=time.perf_counter() - self.began,
@@ -59,6 +59,10 @@ class Wish:
             seconds=time.perf_counter() - self.began,
             error=error,
         )
+
+
+#: Taking a path apart is a good part of a hit, and a process asks for few of them again and again.
+_path_of = lru_cache(maxsize=256)(Path)
 
 
 def hit(store: Store, wish: Wish) -> Fetched | None:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
+
 from dscache.digest import Digest
 from dscache.errors import InvalidFile, UnsafeError, UsageError
 
@@ -55,8 +57,7 @@ def _is_device(part: str) -> bool:
     return part.split(".", 1)[0].rstrip(" ").casefold() in _DEVICES
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """`[registry/]name[@version]`, taken apart; None where a part was not given."""
 
     name: str
@@ -90,12 +91,16 @@ class Reference:
         return cls(name, registry or None, version or None)
 
 
-# The paths that nearly all files have, told by one match: a manifest has a hundred thousand.
 _PLAIN_PART = (
     r"(?!(?i:con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(?:[./]|$))"
     r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]{0,254}"
 )
 _PLAIN_PATH = re.compile(rf"{_PLAIN_PART}(?:/{_PLAIN_PART})*")
+
+
+def is_plain_path(path: str) -> bool:
+    """True for a path that is fine everywhere, told by one match; nearly all are such."""
+    return _PLAIN_PATH.fullmatch(path) is not None
 
 
 def check_path(path: str) -> None:
@@ -105,7 +110,7 @@ def check_path(path: str) -> None:
         UnsafeError: it would lead out of the dataset's folder.
         InvalidFile: it is empty, not in Unicode NFC, or holds a part that some platform refuses.
     """
-    if _PLAIN_PATH.fullmatch(path):
+    if is_plain_path(path):
         return
     if path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", path):
         raise UnsafeError(f"path {path!r} is absolute", path=path)
@@ -229,6 +234,8 @@ class Artifact:
     @property
     def identity(self) -> Digest | None:
         """The best hash known: sha256, else another strong one, else what there is."""
+        if self.hash and self.hash.algorithm == "sha256":
+            return self.hash
         return min(
             self.digests,
             key=lambda digest: (digest.algorithm != "sha256", digest.weak),
@@ -236,8 +243,7 @@ class Artifact:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """A list of artifacts too long for an entry: itself a file to fetch, one artifact a line.
 
     Attributes:
@@ -250,8 +256,7 @@ class Manifest:
     base: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(msgspec.Struct, frozen=True):
     """One version of a dataset, as a registry describes it.
 
     Attributes:

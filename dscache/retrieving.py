@@ -12,7 +12,7 @@ from dscache.errors import UsageError
 from dscache.events import Emit, Notice
 from dscache.hits import Wish
 from dscache.model import RECIPES, Artifact, Dataset, check_path, content_of
-from dscache.urls import redacted
+from dscache.urls import file_name, redacted
 
 REGISTRY = "urls"
 _SCHEMES = ("https", "http", "ftp", "sftp", "doi", "file")
@@ -35,7 +35,7 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
     digest = Digest.parse(known_hash) if known_hash else None
     if digest is None:
         emit(Notice(f"{redacted(url)} is fetched without a known hash: nothing proves its bytes"))
-    path = fname or urllib.parse.unquote(parts.path).rstrip("/").rpartition("/")[2] or "download"
+    path = fname or file_name(url)
     check_path(path)
     return Wish(as_dataset(Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)))
 

@@ -1,4 +1,4 @@
-"""What can be told from a URL alone: its host, and how to show it to people."""
+"""What can be told from a URL alone: its host, its file's name, how to show it to people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ def host(url: str) -> str:
     for end in "/?#":
         name = name.partition(end)[0]
     return name.rpartition("@")[2].lower()
+
+
+def file_name(url: str) -> str:
+    """The last part of the URL's path, as people write it."""
+    path = urllib.parse.unquote(urllib.parse.urlsplit(url).path)
+    return path.rstrip("/").rpartition("/")[2] or "download"
 
 
 def redacted(url: str) -> str:

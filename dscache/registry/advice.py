@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from dscache.model import Artifact
 from dscache.registry.entries import digests_of
-from dscache.registry.rules import is_plain_path
+from dscache.registry.rules import is_local_path
 from dscache.registry.tables import ArtifactEntry, Entry, ManifestEntry
 from dscache.urls import is_loopback, redacted
 
@@ -53,7 +53,7 @@ def _on_urls(urls: Iterable[str], key: str) -> Iterator[tuple[str, str]]:
 
 def _on_url(url: str) -> str:
     scheme = urllib.parse.urlsplit(url).scheme.lower()
-    if is_plain_path(url) or scheme == "file":
+    if is_local_path(url) or scheme == "file":
         return "names a file of this machine: refused once the registry is published"
     if scheme == "http" and not is_loopback(url):
         return f"{redacted(url)} is not encrypted: use https if the server has it"

@@ -15,7 +15,7 @@ from dscache.model import Manifest
 from dscache.registry import advice, blobs, index, manifest
 from dscache.registry.entries import Document, decode_header, digests_of
 from dscache.registry.places import HEADER, INDEX, Folder, read_limited
-from dscache.registry.rules import is_plain_path
+from dscache.registry.rules import is_local_path
 from dscache.registry.tables import (
     Alias,
     ArtifactEntry,
@@ -157,7 +157,7 @@ class _Check:
         """The registry's own files that an entry names: blobs, and relative URLs."""
         for number, url in enumerate(each.urls):
             parts = urllib.parse.urlsplit(url)
-            inside = not parts.scheme and not is_plain_path(url)
+            inside = not parts.scheme and not is_local_path(url)
             path = f"{self._folder}/{urllib.parse.unquote(parts.path)}"
             if inside and not os.path.isfile(path):
                 self._warn(file, f"{key}.urls[{number}]", f"the registry has no {url}")

@@ -8,7 +8,6 @@ are not synced and a power cut may tear them. What is torn counts as never read.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -27,8 +26,7 @@ class _Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     checksum: str = ""
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True, dict=True):
     """One answer of a server.
 
     Attributes:

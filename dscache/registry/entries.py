@@ -11,8 +11,7 @@ from functools import lru_cache
 from dscache.digest import Digest
 from dscache.errors import InvalidFile
 from dscache.model import Artifact, Dataset, Manifest, content_of, is_name
-from dscache.registry import blobs
-from dscache.registry.rules import Problem, is_plain_path, problems, text_problem
+from dscache.registry.rules import Problem, is_local_path, problems, text_problem
 from dscache.registry.tables import (
     FORMAT,
     Alias,
@@ -112,22 +111,26 @@ def _manifest(each: ManifestEntry, base: str) -> Manifest:
 
 def digests_of(each: ArtifactEntry | ManifestEntry) -> tuple[Digest, ...]:
     """All hashes of an artifact without problems, the one that gives its identity first."""
-    return tuple(map(Digest.parse, (each.hash, *each.checksums)))
+    return tuple([Digest.parse(text) for text in (each.hash, *each.checksums)])
 
 
 def _sources(
     each: ArtifactEntry | ManifestEntry, digests: tuple[Digest, ...], base: str
 ) -> tuple[str, ...]:
-    own = [base + blobs.file(digest.hex) for digest in digests if digest.algorithm == "sha256"]
-    others = (absolute(url, base) for url in each.urls)
-    return (*(own if each.blob else ()), *others)
+    urls = [absolute(url, base) for url in each.urls]
+    if each.blob:
+        from dscache.registry import blobs  # late: few registries hold bytes themselves
+
+        own = (digest for digest in digests if digest.algorithm == "sha256")
+        urls[:0] = [base + blobs.file(digest.hex) for digest in own]
+    return tuple(urls)
 
 
 def absolute(url: str, base: str) -> str:
     """A URL without problems, made absolute."""
-    if url.startswith("https://"):
+    if url.startswith(("https://", "http://")):
         return url
-    if is_plain_path(url):
+    if is_local_path(url):
         path = url if url.startswith("/") else "/" + url.replace("\\", "/")
         return f"file://{urllib.parse.quote(path, '/:')}"
     return url if urllib.parse.urlsplit(url).scheme else base + url

@@ -7,8 +7,9 @@ read stops a bare look-up, since skipping it would change what the name means.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dscache.errors import DscacheError, InvalidFile, NotCached, NotFound, TransferError
 from dscache.events import Emit, Event, Notice

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 from dscache.errors import DscacheError, InvalidFile, NotCached, NotFound, TransferError, UsageError
 from dscache.events import Emit, Notice
@@ -20,8 +21,7 @@ from dscache.registry.tables import RegistryEntry
 from dscache.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """A registry in use, under the name that the user knows."""
 
     name: str
@@ -139,7 +139,7 @@ class Registries:
 
     def _refuse_doubles(self) -> None:
         """Find two registries of one name, as far as no server need be asked for it."""
-        if self._doubles_refused:
+        if self._doubles_refused or len(self._users) < 2:
             return
         bases: dict[str, str] = {}
         for given, address in self._users:

@@ -12,10 +12,11 @@ import stat
 import time
 import urllib.parse
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from dscache import filesystem
 from dscache.errors import InvalidFile, TransferError

@@ -9,11 +9,20 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache.digest import Digest
 from dscache.errors import DscacheError, InvalidFile, UnsafeError, UsageError
-from dscache.model import RECIPES, Occupied, check_path, is_name, is_version, unpacked_path
+from dscache.model import (
+    RECIPES,
+    Occupied,
+    check_path,
+    is_name,
+    is_plain_path,
+    is_version,
+    unpacked_path,
+)
 from dscache.registry.tables import Alias, ArtifactEntry, Entry, ManifestEntry
 from dscache.urls import is_loopback, redacted
 
@@ -42,8 +51,11 @@ _SECRETS = frozenset(
         "password",
     }
 )
-# The URLs that nearly all files have, told by one match: a manifest has a hundred thousand.
-_PLAIN_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(?::\d{1,4})?/[A-Za-z0-9._~%+,=:/-]*", re.ASCII)
+# What nearly all files have, told by one match: an entry may list thousands of them.
+_PLAIN_URL = re.compile(
+    r"https?://[A-Za-z0-9.-]+(?::[1-5]?\d{1,4})?/[A-Za-z0-9._~%+,=:/-]*", re.ASCII
+)
+_PLAIN_HASH = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -51,8 +63,7 @@ _FOREIGN_ARCHIVES = (".7z", ".rar")
 _NO_FOREIGN_ARCHIVES = "7z and rar archives cannot be unpacked; publish the files as tar or zip"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something wrong with one key of an entry."""
 
     key: str
@@ -83,7 +94,8 @@ def problems(entry: Entry | Alias, *, local: bool) -> Iterator[Problem]:
     if bool(entry.artifacts) == bool(entry.manifest):
         yield Problem("artifacts", InvalidFile("either [[artifacts]] or [manifest] is needed"))
     for number, each in enumerate(entry.artifacts):
-        yield from _artifact_problems(each, f"artifacts[{number}]", local)
+        if not _is_plain(each):
+            yield from _artifact_problems(each, f"artifacts[{number}]", local)
     if entry.manifest:
         yield from _manifest_problems(entry.manifest, local)
     for number, path, other in _collisions(entry.artifacts):
@@ -118,6 +130,17 @@ def _collisions(artifacts: Iterable[ArtifactEntry]) -> Iterator[tuple[int, str, 
             other = occupied.add(path) if path != each.path else None
         if other:
             yield number, path, other
+
+
+def _is_plain(each: ArtifactEntry) -> bool:
+    """True for an artifact of which a glance tells that it breaks no rule."""
+    return (
+        _PLAIN_HASH.fullmatch(each.hash) is not None
+        and is_plain_path(each.path)
+        and bool(each.urls)
+        and all(map(_PLAIN_URL.fullmatch, each.urls))
+        and not (each.checksums or each.manual or each.note or each.unpack or each.unpack_to)
+    )
 
 
 def _artifact_problems(each: ArtifactEntry, key: str, local: bool) -> Iterator[Problem]:
@@ -192,11 +215,11 @@ def url_error(url: str, *, local: bool, only_weak: bool) -> DscacheError | None:
     `local`: the registry is a folder of this machine. `only_weak`: nothing but md5, sha1 or an xxh
     tells the bytes from others.
     """
-    if _PLAIN_HTTPS.fullmatch(url):
+    if _PLAIN_URL.fullmatch(url) and not (only_weak and url.startswith("http:")):
         return None
     if not url or _CONTROL.search(url):
         return InvalidFile("the URL is empty or holds control characters")
-    if is_plain_path(url):
+    if is_local_path(url):
         return None if local else _local_file(url)
     try:
         parts = urllib.parse.urlsplit(url)
@@ -252,6 +275,6 @@ def _relative_error(shown: str, parts: urllib.parse.SplitResult) -> DscacheError
     return None
 
 
-def is_plain_path(url: str) -> bool:
+def is_local_path(url: str) -> bool:
     """True for an absolute path of this machine, as opposed to a URL."""
     return (url.startswith("/") and not url.startswith("//")) or bool(_DRIVE.match(url))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -89,7 +88,7 @@ class Store:
     def set_aside(self, name: str, data: bytes) -> str:
         """Keep wrong bytes for a look, under a name like `name`; return where they are."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:]
-        path = f"{self.layout.quarantine}/{secrets.token_hex(4)}-{plain}"
+        path = f"{self.layout.quarantine}/{os.urandom(4).hex()}-{plain}"
         filesystem.publish_bytes(data, path)
         return path
 

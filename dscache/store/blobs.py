@@ -10,11 +10,11 @@ moving it away could hit the right ones that another process is just putting the
 
 from __future__ import annotations
 
+import itertools
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -28,8 +28,7 @@ from dscache.store.owner import Boot, this_boot
 SMALL = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True, gc=False):
     """A verified, immutable file: its sha256 and xxh3_128 in hex, size in bytes, and path."""
 
     sha256: str
@@ -66,6 +65,7 @@ class Blobs:
     def __init__(self, layout: Layout, *, durable: bool) -> None:
         self._layout = layout
         self._durable = durable
+        self._numbers = itertools.count()
 
     def find(self, digests: Iterable[Digest]) -> Blob | None:
         """The blob that has all of `digests`, if it is here and its bytes can be believed.
@@ -92,7 +92,7 @@ class Blobs:
 
     def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
         """Store bytes whose hashes the caller has computed and found right."""
-        temporary = self._layout.part("small", secrets.token_hex(8))
+        temporary = self._layout.part("small", f"{self._token}{next(self._numbers):x}")
         with filesystem.created(temporary, final=True) as fd:
             filesystem.write(fd, [data], 0)
             if self._durable:
@@ -132,6 +132,11 @@ class Blobs:
             except FileNotFoundError:
                 return None
         return Blob(sha256, size, xxh3_128, path)
+
+    @cached_property
+    def _token(self) -> str:
+        """How no other process begins its names; asking for one for each file would take longer."""
+        return f"{os.urandom(8).hex()}-"
 
     def _publish(self, source: str, size: int, sums: Sums, known_as: Iterable[Digest]) -> Blob:
         sha256 = sums["sha256"]

@@ -20,7 +20,8 @@ Everything else is short lower-case hex, safe on every filesystem.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache.digest import Digest
 
@@ -33,8 +34,7 @@ CACHEDIR_TAG = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True, gc=False):
     """The paths of one cache root. Nothing here touches the disk."""
 
     root: str

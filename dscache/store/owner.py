@@ -8,7 +8,6 @@ take the safe way.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from functools import lru_cache
 
@@ -40,6 +39,8 @@ def this_boot() -> Boot | None:
     if sys.platform.startswith("linux"):
         boot = _read("/proc/sys/kernel/random/boot_id")
     elif sys.platform == "darwin":
+        import subprocess  # late: asked for by every process, needed on this platform alone
+
         called = ("sysctl", "-n", "kern.bootsessionuuid")
         boot = subprocess.run(called, capture_output=True, text=True, check=False).stdout.strip()
     else:

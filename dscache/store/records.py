@@ -25,7 +25,7 @@ _MAX_FILE = 1 << 30
 _USE_RESOLUTION = 60
 
 
-class File(msgspec.Struct, frozen=True, array_like=True):
+class File(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file of a recorded dataset."""
 
     path: str

@@ -6,7 +6,6 @@ Knows no dataset: a source, a target and the ways in order of preference.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
@@ -62,7 +61,7 @@ def link_new(source: str, target: str, modes: Sequence[str], pointing: Callable[
 
 def beside(path: str) -> str:
     """A new hidden name in the same folder."""
-    return f"{os.path.dirname(path)}/.dscache-{secrets.token_hex(8)}.tmp"
+    return f"{os.path.dirname(path)}/.dscache-{os.urandom(8).hex()}.tmp"
 
 
 def parents(path: str) -> Iterator[str]:
