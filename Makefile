@@ -39,8 +39,20 @@ types: $(VENV)/.check $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
+# What is still missing after this has a row in the tables that says so.
 bench: $(VENV)/.bench
-	$(BIN)/python -m tests.bench
+	@missing=; for pair in aria2c:aria2 axel:axel curl:curl openssl:openssl rclone:rclone wget:wget; do \
+		command -v $${pair%:*} > /dev/null || missing="$$missing $${pair#*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		install="apt-get install --yes --no-install-recommends$$missing"; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+			apt-get update --quiet --quiet; $$install || true; \
+		else \
+			echo "missing programs; as root on Debian: $$install"; \
+		fi; \
+	fi
+	$(BIN)/python -u -m tests.bench
 
 clean:
 	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,172 @@
+"""What is measured and written in Python, each run as a process of its own: `… NAME ARGUMENTS`.
+
+Imports stand in the functions, so that a process pays for its own only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 32 << 10  # torchvision's
+
+
+def dscache_file(url: str, sha256: str, folder: str) -> None:
+    """One file with dscache: verified, stored, recorded."""
+    from dscache import Cache
+
+    Cache(folder).retrieve(url, sha256)
+
+
+def dscache_datasets(names: str, folder: str) -> None:
+    """Datasets of the configured registry, names joined by commas."""
+    from dscache import Cache
+
+    Cache(folder).fetch_many(names.split(","))
+
+
+def dscache_limited(url: str, sha256: str, rate: str, folder: str) -> None:
+    """One file at a limited rate; prints the seconds of the call alone."""
+    from dscache import Cache, settings
+
+    cache = Cache(folder, settings=settings.load().override(limit_rate=int(rate)))
+    began = time.perf_counter()
+    cache.retrieve(url, sha256)
+    print(time.perf_counter() - began)
+
+
+def dscache_warm(name: str, folder: str) -> None:
+    """Print microseconds of a warm fetch: the median of a thousand."""
+    from dscache import Cache
+
+    cache = Cache(folder)
+    cache.fetch(name)
+    time.sleep(0.1)  # what was written this very moment is read again, to be safe
+    cache.fetch(name)
+    times = []
+    for _ in range(1000):
+        began = time.perf_counter()
+        cache.fetch(name)
+        times.append(time.perf_counter() - began)
+    print(sorted(times)[500] * 1e6)
+
+
+def pooch_file(url: str, sha256: str, folder: str) -> None:
+    """One file with plain Pooch."""
+    import pooch
+
+    pooch.retrieve(url, f"sha256:{sha256}", path=folder)
+
+
+def pooch_loop(base: str, hashes: str, folder: str) -> None:
+    """Many files with plain Pooch, one after the other."""
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    registry = json.loads(Path(hashes).read_text())
+    target = pooch.create(folder, base, registry=registry)
+    for name in registry:
+        target.fetch(name)
+
+
+def curl_then_hashlib(url: str, sha256: str, folder: str) -> None:
+    """One file with curl, then a pass of hashlib over it."""
+    target = _target(folder, "file")
+    subprocess.run(["curl", "-sS", "-f", "-o", target, url], check=True)
+    _verify(target, sha256)
+
+
+def urllib_file(url: str, sha256: str, folder: str) -> None:
+    """One file as torchvision brings it: one stream in chunks of 32 KiB, then a pass over it."""
+    target = _target(folder, "file")
+    _stream(url, target)
+    _verify(target, sha256)
+
+
+def urllib_loop(base: str, hashes: str, folder: str) -> None:
+    """Many files in that way."""
+    for name, sha256 in json.loads(Path(hashes).read_text()).items():
+        target = _target(folder, name)
+        _stream(base + name, target)
+        _verify(target, sha256)
+
+
+def hub_file(url: str, sha256: str, folder: str) -> None:
+    """One file with huggingface_hub's http_get, then a pass over it."""
+    _hub_get(url, _target(folder, "file"))
+    _verify(_target(folder, "file"), sha256)
+
+
+def hub_loop(base: str, hashes: str, folder: str) -> None:
+    """Many files in that way."""
+    for name, sha256 in json.loads(Path(hashes).read_text()).items():
+        _hub_get(base + name, _target(folder, name))
+        _verify(_target(folder, name), sha256)
+
+
+def requests_pool(base: str, hashes: str, workers: str, folder: str) -> None:
+    """Many files with requests: a pool of processes, each with a session of its own."""
+    from multiprocessing import get_context
+
+    items = json.loads(Path(hashes).read_text()).items()
+    jobs = [(base + name, _target(folder, name), sha256) for name, sha256 in items]
+    with get_context("fork").Pool(int(workers)) as pool:
+        for _ in pool.imap_unordered(_request, jobs, chunksize=50):
+            pass
+
+
+@cache
+def _session() -> Any:
+    """One for each process, so that connections are kept."""
+    return import_module("requests").Session()
+
+
+def _request(job: tuple[str, str, str]) -> None:
+    url, target, sha256 = job
+    answer = _session().get(url)
+    answer.raise_for_status()
+    if hashlib.sha256(answer.content).hexdigest() != sha256:
+        raise ValueError(f"wrong bytes in {target}")  # an exit would leave the pool waiting
+    Path(target).write_bytes(answer.content)
+
+
+def hash_file(path: str) -> None:
+    """A pass of hashlib over a file."""
+    with open(path, "rb") as file:
+        hashlib.file_digest(file, "sha256")
+
+
+def _hub_get(url: str, target: str) -> None:
+    with open(target, "wb") as out:
+        import_module("huggingface_hub.file_download").http_get(url, out)
+
+
+def _stream(url: str, target: str) -> None:
+    from urllib.request import urlopen
+
+    with urlopen(url) as answer, open(target, "wb") as out:
+        while chunk := answer.read(_CHUNK):
+            out.write(chunk)
+
+
+def _verify(path: str, sha256: str) -> None:
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            sys.exit(f"wrong bytes in {path}")
+
+
+def _target(folder: str, name: str) -> str:
+    os.makedirs(folder, exist_ok=True)
+    return f"{folder}/{name}"
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
