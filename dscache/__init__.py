@@ -14,13 +14,24 @@ if TYPE_CHECKING:
     from dscache import errors, events
     from dscache.api import fetch, fetch_many, path, retrieve
     from dscache.cache import Cache
+    from dscache.downloader import ParallelDownloader
 
 __version__ = "0.1.0"
 
-__all__ = ["Cache", "errors", "events", "fetch", "fetch_many", "path", "retrieve"]
+__all__ = [
+    "Cache",
+    "ParallelDownloader",
+    "errors",
+    "events",
+    "fetch",
+    "fetch_many",
+    "path",
+    "retrieve",
+]
 
 _HOMES = {
     "Cache": "dscache.cache",
+    "ParallelDownloader": "dscache.downloader",
     "fetch": "dscache.api",
     "fetch_many": "dscache.api",
     "path": "dscache.api",

@@ -318,26 +318,44 @@ class Certificate:
         return self.chain, self.key
 
 
-def certificate(folder: Path) -> Certificate:
-    """Make an authority and a certificate signed by it, for two days, with the openssl program."""
-    if shutil.which("openssl") is None:
-        pytest.skip("certificate: there is no openssl program")
-    (folder / "openssl.cnf").write_text(_OPENSSL, "utf-8")
-    for arguments in _OPENSSL_STEPS:
-        command = ("openssl", *arguments.split())
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+def certificate(folder: Path, *, days: int = 2) -> Certificate:
+    """Make an authority and a certificate signed by it, with the openssl program.
+
+    The authority lives for two days, the certificate for `days`; -1 is one that has expired.
+    """
+    _openssl(
+        folder,
+        "ecparam -name prime256v1 -genkey -noout -out authority.key",
+        "ecparam -name prime256v1 -genkey -noout -out server.key",
+        "req -new -x509 -config openssl.cnf -extensions authority -subj /CN=test-authority -days 2"
+        " -key authority.key -out authority.pem",
+        "req -new -config openssl.cnf -subj /CN=localhost -key server.key -out server.csr",
+        f"x509 -req -in server.csr -CA authority.pem -CAkey authority.key -set_serial 2"
+        f" -days {days} -extfile openssl.cnf -extensions server -out server.pem",
+    )
     return Certificate(folder / "authority.pem", folder / "server.pem", folder / "server.key")
 
 
-_OPENSSL_STEPS = (
-    "ecparam -name prime256v1 -genkey -noout -out authority.key",
-    "ecparam -name prime256v1 -genkey -noout -out server.key",
-    "req -new -x509 -config openssl.cnf -extensions authority -subj /CN=test-authority -days 2"
-    " -key authority.key -out authority.pem",
-    "req -new -config openssl.cnf -subj /CN=localhost -key server.key -out server.csr",
-    "x509 -req -in server.csr -CA authority.pem -CAkey authority.key -set_serial 2 -days 2"
-    " -extfile openssl.cnf -extensions server -out server.pem",
-)
+def self_signed(folder: Path) -> Certificate:
+    """Make a certificate that nobody vouches for but itself, with the openssl program."""
+    _openssl(
+        folder,
+        "ecparam -name prime256v1 -genkey -noout -out server.key",
+        "req -new -x509 -config openssl.cnf -extensions alone -subj /CN=localhost -days 2"
+        " -key server.key -out server.pem",
+    )
+    return Certificate(folder / "server.pem", folder / "server.pem", folder / "server.key")
+
+
+def _openssl(folder: Path, *steps: str) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("certificate: there is no openssl program")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "openssl.cnf").write_text(_OPENSSL, "utf-8")
+    for step in steps:
+        command = ("openssl", *step.split())
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+
 
 # A configuration of its own: what the machine's one adds differs from place to place.
 _OPENSSL = """
@@ -355,5 +373,8 @@ keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
+subjectAltName = DNS:localhost, IP:127.0.0.1
+[alone]
+basicConstraints = critical, CA:FALSE
 subjectAltName = DNS:localhost, IP:127.0.0.1
 """

@@ -298,3 +298,36 @@ def test_our_own_errors_pass_untranslated() -> None:
     with pytest.raises(StorageError) as found, filesystem.storage_errors("something else"):
         raise ours
     assert found.value is ours
+
+
+def test_overwriting_makes_or_empties_a_file_and_leaves_none_of_what_failed(home: Path) -> None:
+    (home / "file").write_bytes(DATA)
+    (home / "other name").hardlink_to(home / "file")
+    for name in ("file", "new"):
+        with filesystem.overwriting(f"{home}/{name}") as fd:
+            filesystem.write(fd, [b"xy"], 0)
+        assert (home / name).read_bytes() == b"xy"
+    assert (home / "other name").read_bytes() == b"xy"
+
+    def fail() -> None:
+        with filesystem.overwriting(f"{home}/file") as fd:
+            filesystem.write(fd, [DATA], 0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (home / "file").read_bytes() == b""
+
+
+def test_overwriting_leaves_a_device_as_it_is() -> None:
+    with pytest.raises(KeyError), filesystem.overwriting(os.devnull):
+        raise KeyError
+    assert not os.path.isfile(os.devnull)
+
+
+def test_an_unnamed_file_is_in_no_list_afterwards(home: Path) -> None:
+    with filesystem.unnamed(str(home)) as fd:
+        filesystem.write(fd, [DATA], 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        assert os.read(fd, len(DATA)) == DATA
+    assert not list(home.iterdir())

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,10 @@ from dscache.sources.file import Files
 from dscache.sources.http import Http
 from dscache.sources.options import Options
 from dscache.sources.pooch import PoochDownloads
+from dscache.sources.retry import Policy
+from dscache.sources.small import is_there
 from tests.downloads import answered, ended, moments
+from tests.ftp import ftp_server
 from tests.making import content
 from tests.origin import Drip, origin
 from tests.servers import caddy, nginx
@@ -66,38 +68,9 @@ def _pooch_http(root: Path, work: Path) -> Iterator[Place]:
 
 @contextmanager
 def _pooch_ftp(root: Path, work: Path) -> Iterator[Place]:
-    with _ftp_server(root) as port:
+    with ftp_server(root) as port:
         source = PoochDownloads(Options(), str(work / "parts"))
         yield Place(source, lambda name: f"ftp://127.0.0.1:{port}/{name}")
-
-
-@contextmanager
-def _ftp_server(root: Path) -> Iterator[int]:
-    """A real FTP server for anonymous readers; the port on which it listens."""
-    authorizers = pytest.importorskip("pyftpdlib.authorizers", reason="ftp: no pyftpdlib")
-    from pyftpdlib.handlers import FTPHandler  # type: ignore[import-untyped, unused-ignore]
-    from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped, unused-ignore]
-
-    class Handler(FTPHandler):  # type: ignore[misc, unused-ignore]
-        authorizer = authorizers.DummyAuthorizer()
-        auth_failed_timeout = 0
-
-    Handler.authorizer.add_anonymous(str(root))
-    server: Any = FTPServer(("127.0.0.1", 0), Handler)
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            server.serve_forever(timeout=0.01, blocking=False)
-        server.close_all()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        stop.set()
-        thread.join()
 
 
 PLACES = {
@@ -177,6 +150,17 @@ def test_a_missing_file_is_refused(place: Place) -> None:
     assert exchange.failure.trouble is Trouble.REFUSED
     assert exchange.failure.reason
     assert not body
+
+
+def test_whether_a_file_is_there(place: Place) -> None:
+    for name in ("small.bin", "empty.bin"):
+        assert is_there(place.source, place.url(name), policy=Policy())
+    assert not is_there(place.source, place.url("missing.bin"), policy=Policy())
+
+
+def test_a_probe_leaves_nothing_to_those_who_come_after(place: Place) -> None:
+    is_there(place.source, place.url("big.bin"), policy=Policy())
+    assert answered(place.source, place.url("small.bin"))[1] == SMALL
 
 
 def test_two_at_once(place: Place) -> None:

@@ -164,6 +164,19 @@ def test_a_redirect_on_the_same_host_keeps_the_headers(site: Site) -> None:
     assert [seen.headers["x-api-key"] for seen in site.requests] == [SECRET, SECRET]
 
 
+def test_an_authorization_of_the_caller_goes_before_the_configured_one(site: Site) -> None:
+    site.fault("/a.bin", Redirect(site.url("/b.bin", host="localhost")))
+    options = Options(
+        headers={"Authorization": "Basic mine"},
+        credentials=credentials({"127.0.0.1": TOKEN, "localhost": TOKEN}, TOKEN=SECRET),
+    )
+    source = Http(options, 1)
+    answered(source, site.url("/a.bin"))
+    source.close()
+    sent = [seen.headers["authorization"] for seen in site.requests]
+    assert sent == ["Basic mine", f"Bearer {SECRET}"]
+
+
 def test_netrc_serves_a_host_without_credentials(site: Site, home: Path) -> None:
     (home / ".netrc").write_text(f"machine localhost login me password {SECRET}\n")
     source = Http(Options(), 1)

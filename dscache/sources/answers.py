@@ -5,7 +5,6 @@ Knows no library that speaks HTTP, so that each of them gets the same answers.
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 import urllib.parse
@@ -24,6 +23,7 @@ _HEADERS = {
         "content-length",
         "content-range",
         "content-type",
+        "date",
         "etag",
         "last-modified",
         "location",
@@ -71,9 +71,11 @@ def interpret(request: Request, status: int, headers: Mapping[str, str]) -> Head
         return _head(headers, request.start, _number(found[3]))
     if status == 416:
         return Failure(Trouble.RANGE, "the server has no such range", status)
+    if status == 407:
+        return proxy_refusal()
     reason = f"the server answered {status}"
     if status in _BUSY or status >= 500:
-        after = retry_after(headers.get("retry-after", ""))
+        after = retry_after(headers.get("retry-after", ""), _time(headers.get("date", "")))
         return Failure(Trouble.BUSY, reason, status, after)
     return Failure(Trouble.REFUSED, reason, status)
 
@@ -99,21 +101,38 @@ def redirect_failure(url: str, target: str, hops: int) -> Failure | None:
     return None
 
 
+def proxy_refusal() -> Failure:
+    """What it means that a proxy answers 407, to a request or to CONNECT."""
+    reason = "the proxy wants a user name and a password (407)"
+    return Failure(Trouble.REFUSED, reason, 407)
+
+
 def retry_after(text: str, now: float | None = None) -> float | None:
-    """Seconds from a Retry-After of either form (RFC 9110, 10.2.3); None if absent or odd."""
+    """Seconds from a Retry-After of either form (RFC 9110, 10.2.3); None if absent or odd.
+
+    Args:
+        now: what the server takes for the present time, since its clock need not be ours.
+    """
     if (seconds := _number(text.strip())) is not None:
         return float(seconds)
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    when = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    return max(0.0, when - (time.time() if now is None else now))
+    when = _time(text)
+    return None if when is None else max(0.0, when - (time.time() if now is None else now))
 
 
 def quoted(url: str | bytes) -> str:
     """The URL in the characters that URLs may have: what else is in it is percent-encoded."""
     return urllib.parse.quote(url, safe=_URL_CHARACTERS)
+
+
+def _time(text: str) -> float | None:
+    """Seconds since 1970 from a date as HTTP writes it."""
+    import email.utils  # late: only who is asked to wait looks at dates
+
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _status(line: bytes) -> int:

@@ -17,11 +17,11 @@ from dscache.settings import Settings, environment_variable
 from dscache.sources.credentials import Credentials
 from dscache.sources.exchange import Exchange, Request, Source
 from dscache.sources.file import Files
-from dscache.sources.options import Options
-from dscache.sources.pooch import PoochDownloads
+from dscache.sources.options import NO_HEADERS, Options
 
 if TYPE_CHECKING:
     from dscache.sources.http import Http
+    from dscache.sources.pooch import PoochDownloads
 
 #: Slower than this for the stall timeout, in bytes per second, and a connection is given up.
 _STALL_RATE = 1024
@@ -32,12 +32,20 @@ class Sources:
 
     Args:
         folder: where downloads that must be files first may be put.
+        headers: see `Options`.
     """
 
-    def __init__(self, settings: Settings, folder: str, emit: Emit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: str,
+        emit: Emit,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
         self._settings = settings
         self._folder = folder
         self._emit = emit
+        self._headers = headers
         self._files = Files()
         self._active: list[tuple[Exchange, Source]] = []
 
@@ -83,11 +91,14 @@ class Sources:
             stall_rate=max(1, min(_STALL_RATE, share)),
             limit_rate=settings.limit_rate,
             ca_bundle=settings.ca_bundle,
+            headers=self._headers,
             credentials=Credentials(settings.auth, environment_variable),
         )
 
     @cached_property
     def _pooch(self) -> PoochDownloads:
+        from dscache.sources.pooch import PoochDownloads  # late: what most URLs need is curl
+
         return PoochDownloads(self._options, self._folder)
 
     @cached_property

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 import urllib.parse
-import urllib.request
 
 from dscache.sources.exchange import Exchange, Failure, Head, Request, Trouble
 
@@ -79,4 +78,6 @@ class _Reading:
 
 def path_of(url: str) -> str:
     """The local path that a `file:` URL names."""
-    return urllib.request.url2pathname(urllib.parse.urlsplit(url).path)
+    from urllib.request import url2pathname  # late: it takes 20 ms, and most URLs are others
+
+    return url2pathname(urllib.parse.urlsplit(url).path)

@@ -28,6 +28,8 @@ _BUFFER = 96 << 10
 _VERSION = pycurl.CURL_HTTP_VERSION_2TLS
 _VERSION_ALONE = pycurl.CURL_HTTP_VERSION_1_1
 _SUPPRESS_CONNECT_HEADERS = 265  # curl/curl.h; pycurl has no name for it
+#: What libcurl says nothing about (curl/curl.h).
+_NAMELESS = {100: "the headers of the answer are too long"}
 _CERTIFICATE = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE})
 _UNUSABLE = _CERTIFICATE | {
     pycurl.E_URL_MALFORMAT,
@@ -134,6 +136,8 @@ class Http:
 
     def _finish(self, easy: pycurl.Curl, failure: Failure | None) -> None:
         transfer = self._active[easy]
+        if failure and easy.getinfo(pycurl.HTTP_CONNECTCODE) == 407:
+            failure = answers.proxy_refusal()
         self.release(transfer)
         transfer.read_head()
         if transfer.location:
@@ -251,7 +255,7 @@ def _netrc_for(url: str) -> int:
 
 def _curl_failure(code: int, message: str) -> Failure:
     trouble = Trouble.UNUSABLE if code in _UNUSABLE else Trouble.CONNECTION
-    reason = message or f"libcurl error {code}"
+    reason = message or _NAMELESS.get(code, f"libcurl error {code}")
     if code in _CERTIFICATE:
         reason += " (`ca_bundle` in the configuration names the authorities to trust)"
     return Failure(trouble, reason)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dscache.urls import host
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Options:
         stall_timeout: a connection that gives less than `stall_rate` for that long is given up.
         limit_rate: what the whole call may use; 0 for no limit.
         ca_bundle: file or folder of trusted authorities; empty for certifi's.
-        headers: what the caller wants to be sent to the hosts that it names itself.
+        headers: what the caller wants to be sent to the hosts that it names itself; names in title
+            case.
         credentials: gives the Authorization value for a URL; empty for none.
     """
 
@@ -31,13 +35,14 @@ class Options:
     def headers_for(self, url: str, asked: str) -> dict[str, str]:
         """The headers for `url`, to which a request for the URL `asked` has led.
 
-        The caller's headers may hold secrets, so that a redirect to another host loses them.
+        The caller's headers may hold secrets, so that a redirect to another host loses them. Where
+        they are sent, an Authorization among them is the caller's word against the configuration.
 
         Raises:
             UnsafeError, InvalidFile: see `Credentials`.
         """
         headers = dict(self.headers) if url == asked or host(url) == host(asked) else {}
-        if authorization := self.credentials(url):
+        if "Authorization" not in headers and (authorization := self.credentials(url)):
             headers["Authorization"] = authorization
         return headers
 

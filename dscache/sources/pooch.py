@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 import urllib.parse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dscache.sources import answers
 from dscache.sources.exchange import Exchange, Failure, Head, Request, Trouble
 from dscache.sources.file import Files
 from dscache.sources.options import Options, default_ca_bundle
+from dscache.urls import host
 
 _CHUNK = 1 << 20
 _PORTS = {"ftp": 21, "sftp": 22}
@@ -39,10 +41,12 @@ class PoochDownloads:
         self._news = threading.Event()
 
     def start(self, request: Request) -> Exchange:
-        """Begin to download; offsets are not honoured."""
+        """Begin to download; offsets are not honoured, and spans refused."""
+        if request.end is not None:
+            return _Refusal()
         filesystem.make_folder(self._folder)
         file = os.path.join(self._folder, f"pooch.{secrets.token_hex(8)}.tmp")
-        return _Download(request.url, file, self._options, self._news)
+        return _Download(request, file, self._options, self._news)
 
     def wait(self, seconds: float) -> None:
         """Wait until a download has ended; what it brought is handed out without waiting."""
@@ -53,12 +57,32 @@ class PoochDownloads:
         """Downloads that still run end with their process, and nobody reads their files."""
 
 
+class _Refusal:
+    """The answer to those who want a span."""
+
+    is_whole = True
+    done = True
+    head: Head | None = None
+    failure: Failure | None = Failure(Trouble.REFUSED, "only whole files can be fetched")
+
+    def take(self) -> list[bytes]:
+        return []
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
 class _Download:
-    def __init__(self, url: str, file: str, options: Options, news: threading.Event) -> None:
+    is_whole = True
+
+    def __init__(
+        self, request: Request, file: str, options: Options, news: threading.Event
+    ) -> None:
         self.head: Head | None = None
         self.failure: Failure | None = None
         self.done = False
-        self._url = url
+        self._url = request.url
+        self._is_probe = request.is_probe
         self._file = file
         self._options = options
         self._news = news
@@ -99,13 +123,20 @@ class _Download:
                 raise trouble  # of this machine, not of the source
             self.failure = _failure(trouble, self._url)
             return None
+        if self._is_probe:
+            self.head = Head()
+            self.cancel()
+            return None
         body = Files().start(Request(Path(self._file).as_uri()))
         self.head = Head(0, body.head.total) if body.head else None
         return body
 
     def _run(self) -> None:
         try:
-            _download(self._url, self._file, self._options)
+            if self._is_probe:
+                _probe(self._url, self._options)
+            else:
+                _download(self._url, self._file, self._options)
         except Exception as error:  # noqa: BLE001 - whatever a protocol's library raises
             self._trouble = error
         with self._lock:
@@ -127,19 +158,44 @@ def _download(url: str, file: str, options: Options) -> None:
         verify = options.ca_bundle or default_ca_bundle()
         pooch.DOIDownloader(chunk_size=_CHUNK, verify=verify)(url, file, None)
     elif parts.scheme in _PORTS:
-        login: dict[str, Any] = {
-            "port": parts.port or _PORTS[parts.scheme],
-            "username": urllib.parse.unquote(parts.username or "anonymous"),
-            "password": urllib.parse.unquote(parts.password or ""),
-            "timeout": options.stall_timeout,
-        }
-        bare = f"{parts.scheme}://{parts.hostname}{urllib.parse.unquote(parts.path)}"
+        bare, login = _address(parts, options)
         if parts.scheme == "ftp":
             pooch.FTPDownloader(chunk_size=_CHUNK, **login)(bare, file, None)
         else:
             pooch.SFTPDownloader(**login)(bare, file, None)
     else:
         raise ValueError(f"unknown protocol {parts.scheme!r}")
+
+
+def _probe(url: str, options: Options) -> None:
+    """Raise what says why there is no such file, if there is none.
+
+    Pooch itself would ask without headers and credentials. An answer to HEAD need not hold for GET.
+    """
+    import pooch
+    import requests
+
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme in ("http", "https"):
+        with requests.get(url, stream=True, **_for_requests(url, options)) as answer:
+            answer.raise_for_status()
+    elif parts.scheme == "ftp":
+        bare, login = _address(parts, options)
+        if not pooch.FTPDownloader(**login)(bare, None, None, check_only=True):
+            raise FileNotFoundError("the server lists no such file")
+    else:
+        raise NotImplementedError(f"{parts.scheme}: files can be fetched, but not looked for")
+
+
+def _address(parts: urllib.parse.SplitResult, options: Options) -> tuple[str, dict[str, Any]]:
+    """The URL without what Pooch takes as arguments, and these."""
+    login = {
+        "port": parts.port or _PORTS[parts.scheme],
+        "username": urllib.parse.unquote(parts.username or "anonymous"),
+        "password": urllib.parse.unquote(parts.password or ""),
+        "timeout": options.stall_timeout,
+    }
+    return f"{parts.scheme}://{parts.hostname}{urllib.parse.unquote(parts.path)}", login
 
 
 def _for_requests(url: str, options: Options) -> dict[str, Any]:
@@ -149,16 +205,19 @@ def _for_requests(url: str, options: Options) -> dict[str, Any]:
         "headers": headers,
         "timeout": (options.connect_timeout, options.stall_timeout),
         "verify": options.ca_bundle or default_ca_bundle(),
-        "hooks": {"response": _check_redirect},
+        "hooks": {"response": partial(_check_redirect, options)},
     }
 
 
-def _check_redirect(response: Any, **_: Any) -> None:
+def _check_redirect(options: Options, response: Any, **_: Any) -> None:
     """Called by requests with each answer, before it follows a redirect."""
     target = answers.redirect_target(response.url, response.status_code, _headers(response))
     failure = answers.redirect_failure(response.url, target, 0) if target else None
     if failure:
         raise UnsafeError(failure.reason)
+    if target and host(target) != host(response.url):
+        for name in options.headers:  # requests itself takes away Authorization only
+            response.request.headers.pop(name, None)
 
 
 def _failure(error: Exception, url: str) -> Failure:

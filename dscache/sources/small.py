@@ -1,4 +1,6 @@
-"""Whole small files from a server, in memory: registry entries and the like, with retries."""
+"""What is small enough to wait for, with retries: registry entries and other files that fit in
+memory, and whether there is a file at all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dscache.errors import InvalidFile, TransferError, UnsafeError
 from dscache.sources.encoding import GZIP, unzipped
@@ -14,7 +17,12 @@ from dscache.sources.retry import Policy, delay
 from dscache.urls import redacted
 
 _MISSING = frozenset({404, 410})
+#: Answers to those who want no body that need not hold for others: signed URLs are signed for GET
+#: alone, and some servers know nothing else.
+_NO_PROBES = frozenset({403, 405, 501})
 _LOOK = 0.25
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +51,25 @@ def read_small(source: Source, url: str, *, limit: int, policy: Policy, known: s
         InvalidFile: the file is longer than `limit`.
         UnsafeError: a redirect would weaken the connection.
     """
+    return _insist(lambda: _once(source, Request(url, 0, known), limit), url, policy)
+
+
+def is_there(source: Source, url: str, *, policy: Policy) -> bool:
+    """True if there is a file at `url` for the one who asks; its bytes are not fetched.
+
+    Raises:
+        TransferError: nobody can be asked, or not in this protocol, retries included.
+        UnsafeError: a redirect would weaken the connection.
+    """
+    return _insist(lambda: _look(source, url), url, policy)
+
+
+def _insist(ask: Callable[[], Kind | Failure], url: str, policy: Policy) -> Kind:
+    """Ask until there is an answer, or no sense in asking again."""
     attempt = 0
     while True:
-        answer = _once(source, Request(url, 0, known), limit)
-        if isinstance(answer, Answer):
+        answer = ask()
+        if not isinstance(answer, Failure):
             return answer
         attempt += 1
         wait = delay(answer, attempt, policy)
@@ -79,6 +102,26 @@ def _once(source: Source, request: Request, limit: int) -> Answer | Failure:
     if failure.status == 304:
         return Answer(unchanged=True)
     return Answer() if failure.status in _MISSING else failure
+
+
+def _look(source: Source, url: str) -> bool | Failure:
+    failure = _probe(source, Request(url, is_probe=True))
+    if failure and failure.status in _NO_PROBES:
+        failure = _probe(source, Request(url, end=1))
+    if failure is None or failure.trouble is Trouble.RANGE:  # an empty file has no first byte
+        return True
+    return False if failure.trouble is Trouble.REFUSED else failure
+
+
+def _probe(source: Source, request: Request) -> Failure | None:
+    exchange = source.start(request)
+    try:
+        while not (exchange.done or exchange.head):
+            source.wait(_LOOK)
+            exchange.take()
+    finally:
+        exchange.cancel()
+    return None if exchange.head else exchange.failure
 
 
 def _answer(data: bytes, head: Head, limit: int) -> Answer | Failure:

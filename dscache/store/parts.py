@@ -24,6 +24,8 @@ from dscache.store.layout import Layout
 from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
 from dscache.store.ranges import Ranges, Span
 
+#: Of journals: 2 knows `spans`.
+_FORMAT = 2
 #: Bytes that a killed process may have written without the journal knowing. Writing it down costs
 #: two small system calls; 8 MiB are a fraction of a second at the speeds at which that counts.
 _UNSAVED = 8 << 20
@@ -49,7 +51,7 @@ class Journal(msgspec.Struct, frozen=True):
     validator: str = ""
     total: int | None = None
     spans: tuple[Span, ...] | None = None
-    format: int = 1
+    format: int = _FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ class Parts:
             length, allocated = os.stat(path).st_size, filesystem.allocated(path)
         except (OSError, msgspec.MsgspecError):
             return None  # taken over by another process, torn or not ours to read
-        if journal.owner and is_gone(journal.owner) is False:
+        if journal.format > _FORMAT or (journal.owner and is_gone(journal.owner) is False):
             return None
         # Where boots have no names, all of it is tried: the hash over the whole decides anyway.
         if journal.boot != this_boot():

@@ -225,7 +225,7 @@ class Delivery:
                 self._emit(Finished(download.key, blob.size))
             else:
                 download.sink.keep()
-                kept = download.sink.size
+                kept = download.sink.count
                 error = failure_of(download.artifact, download.tried, kept, samples)
         except StorageError as refused:
             error = self._explained(refused)

@@ -36,7 +36,7 @@ from dscache.transfer.sink import Origin, Sink
 from dscache.urls import redacted
 
 _SAMPLE = 64 << 10
-_SHOWN = 80
+_SHOWN, _SHOWN_BYTES = 80, 16
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
 _PAGE_STARTS = (b"<!doctype html", b"<html")
@@ -99,7 +99,7 @@ class Download:
         self.pieces: list[Piece] = []
         self._urls = list(self.artifact.urls)  # those that may still be asked, the next one first
         self._validators: dict[str, str] = {}  # per URL that has served a piece
-        self._whole_only: set[str] = set()  # URLs that do not serve pieces of it
+        self._undivided: set[str] = set()  # URLs that have not served a piece of it
         self._is_divisible = self.sink.is_divisible
         self._blame = Blame()
         self._mixed = self.kept > 0  # the bytes may not fit together
@@ -112,7 +112,7 @@ class Download:
     def _begin_source(self) -> None:
         self._attempts = 0  # failures in a row without progress
         self._high_water = self.sink.size  # progress is what lies beyond
-        self._has_ranges = self.url not in self._whole_only
+        self._has_ranges = True
         self._has_started_over = False
         self._sample: bytearray | None = None  # bytes of an answer that cannot be the file
 
@@ -172,7 +172,7 @@ class Download:
             self._sample = bytearray()
             return
         if head.start != self._position:
-            self._whole_only.add(self.url)
+            self._undivided.add(self.url)
             self._start_over("the source does not continue it")
         elif self.sink.count and self._has_changed(head):
             self.fail(Failure(Trouble.RANGE, "the file changed at the source"))
@@ -255,7 +255,7 @@ class Download:
             return
         if failure.trouble is Trouble.RANGE and self._has_ranges:
             self._has_ranges = False
-            self._whole_only.add(self.url)
+            self._undivided.add(self.url)
             self._start_over(failure.reason)
             self._ask_again(0.0)
             return
@@ -278,7 +278,7 @@ class Download:
         Bytes of several sources are put together only where a hash will tell whether they fit.
         """
         total, origin = self.total, self.sink.origin
-        has_spans = url.startswith(("http:", "https:")) and url not in self._whole_only
+        has_spans = url.startswith(("http:", "https:")) and url not in self._undivided
         if not (total and has_spans and self._is_divisible and self._is_under_way()):
             return None
         is_source = origin.url == redacted(url)
@@ -316,7 +316,7 @@ class Download:
         if failure is None:
             pass
         elif delay(failure, 1, self.policy) is None:
-            self._whole_only.add(piece.url)
+            self._undivided.add(piece.url)
         elif not self.budget.spend():
             self._is_divisible = False
         self._part_with(piece)
@@ -333,7 +333,7 @@ class Download:
         """True if the bytes that are still missing can be spoken of as spans of the file."""
         if self.state is State.SHARED:
             return True
-        is_whole = self._sample is None and self._has_ranges and self.url not in self._whole_only
+        is_whole = self._sample is None and self._has_ranges and self.url not in self._undivided
         return self.is_receiving and is_whole and not (self.head and self.head.encoding)
 
     def _credit(self, url: str, offset: int, count: int) -> None:
@@ -446,8 +446,11 @@ class Download:
     def _wrong(self, what: str) -> Failure:
         kind = (self.head.media_type if self.head else "") or "no type"
         page = "a web page, " if self._looks_like_page() else ""
-        first = self._first_bytes(_SHOWN).decode("utf-8", "replace")
-        return Failure(Trouble.WRONG, f"{what} ({page}{kind}, beginning with {first!r})")
+        first = self._first_bytes(_SHOWN)
+        text = first.decode("utf-8", "replace")
+        is_text = text.count("\ufffd") < 2  # the last letter may be cut
+        shown = repr(text) if is_text else first[:_SHOWN_BYTES].hex(" ")
+        return Failure(Trouble.WRONG, f"{what} ({page}{kind}, beginning with {shown})")
 
     def _first_bytes(self, count: int) -> bytes:
         return self.sink.first_bytes(count) if self._sample is None else bytes(self._sample[:count])

@@ -45,20 +45,21 @@ def failure_of(
     if troubles == {Trouble.UNSAFE}:
         return UnsafeError(f"{artifact.path} could not be fetched safely:{lines}", **facts)
     if Trouble.WRONG in troubles and not troubles & _TRANSIENT:
-        expected = f"expected {artifact.identity}"
-        size = f", {artifact.size} bytes" if artifact.size is not None else ""
+        known = [str(artifact.identity)] if artifact.identity else []
+        known += [f"{artifact.size} bytes"] if artifact.size is not None else []
+        expected = f" (expected {', '.join(known)})" if known else ""
         return IntegrityError(
-            f"{artifact.path}: wrong bytes from every source ({expected}{size}):{lines}",
+            f"{artifact.path}: wrong bytes from every source{expected}:{lines}",
             hint=f"what came is kept in {', '.join(places)}" if places else "",
             **facts,
         )
-    keep = f"{show_size(kept)} are kept and will be used; " if kept else ""
-    waits = [each.failure.retry_after for each in tried if each.failure.retry_after]
-    when = f"the server asks to wait {show_duration(min(waits))}; " if waits else ""
+    hints = [f"{show_size(kept)} are kept and will be used"] if kept else []
+    if waits := [each.failure.retry_after for each in tried if each.failure.retry_after]:
+        hints.append(f"the server asks to wait {show_duration(min(waits))}")
+    if kept or troubles & _TRANSIENT:
+        hints.append("run the same command again to go on")
     return TransferError(
-        f"{artifact.path} could not be downloaded:{lines}",
-        hint=f"{keep}{when}run the same command again to go on",
-        **facts,
+        f"{artifact.path} could not be downloaded:{lines}", hint="; ".join(hints), **facts
     )
 
 

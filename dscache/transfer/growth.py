@@ -22,7 +22,7 @@ _SHORT, _LONG = 0.05, 2.0
 _ROUND_TRIPS = 8
 #: Time until the next attempt, as a multiple of what one takes; doubled each time that nothing
 #: came of it.
-_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 16.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 16.0
 
 
 @dataclass

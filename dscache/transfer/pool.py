@@ -70,7 +70,7 @@ class _Running:
 
     def measure(self, now: float) -> float:
         """Look at the pace anew: half of it is what it was before, since bytes come in bursts."""
-        pace = self.count / (now - self.measured)
+        pace = self.count / max(now - self.measured, 0.001)
         self.pace = pace if self.pace is None else (self.pace + pace) / 2
         self.count, self.measured = 0, now
         return self.pace
@@ -308,7 +308,7 @@ class Pool:
         if running.is_long:
             at.long -= 1
             at.at_work -= taker.head is not None
-            at.pace = at.pace or 0.0
+            at.pace = running.measure(now) if at.pace is None else at.pace
         if taker is download:
             self._queue(download)
         elif download in self._shared and download.state is not State.SHARED:
