@@ -360,15 +360,21 @@ def free_space(path: str) -> int:
     return shutil.disk_usage(path).free
 
 
-@contextmanager
-def storage_errors(what: str, **facts: str | int) -> Iterator[None]:
+class storage_errors:  # noqa: N801 - reads as a verb; a generator would cost each file 2 µs more
     """Translate what the operating system says of the disk into a `StorageError`, once."""
-    try:
-        yield
-    except DscacheError:  # some of them are OSErrors too
-        raise
-    except OSError as error:
-        raise storage_error(what, error, **facts) from error
+
+    def __init__(self, what: str, **facts: str | int) -> None:
+        self._what, self._facts = what, facts
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        # Some of our own errors are OSErrors too.
+        if isinstance(error, OSError) and not isinstance(error, DscacheError):
+            raise storage_error(self._what, error, **self._facts) from error
 
 
 def storage_error(what: str, error: OSError, **facts: str | int) -> StorageError:

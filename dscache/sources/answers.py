@@ -45,14 +45,13 @@ def read_head(lines: Sequence[bytes]) -> tuple[int, dict[str, str]] | None:
     status = 0
     headers: dict[str, str] = {}
     for line in lines:
-        if line.startswith(b"HTTP/"):
+        name, _, value = line.partition(b":")
+        if known := _HEADERS.get(name.lower()):
+            headers[known] = value.strip().decode("latin-1")
+        elif line.startswith(b"HTTP/"):
             status, headers = _status(line), {}
-        elif line in (b"\r\n", b"\n") and status >= 200:
+        elif status >= 200 and line in (b"\r\n", b"\n"):
             return status, headers
-        else:
-            name, _, value = line.partition(b":")
-            if known := _HEADERS.get(name.lower()):
-                headers[known] = value.strip().decode("latin-1")
     return None
 
 

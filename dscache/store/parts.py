@@ -29,6 +29,8 @@ _FORMAT = 2
 #: Bytes that a killed process may have written without the journal knowing. Writing it down costs
 #: two small system calls; 8 MiB are a fraction of a second at the speeds at which that counts.
 _UNSAVED = 8 << 20
+#: Bytes that are given up when the disk is too full to write down what is here.
+_SPARE = 64 << 10
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -145,14 +147,21 @@ class Part:
         process has ended.
         """
         with suppress(OSError):
-            filesystem.truncate(self.fd, self.here.end)  # gives back what was only reserved
+            try:
+                self._let_go()
+            except OSError:  # a full disk has no room for the journal either: make some
+                self.here = self.here.below(max(0, self.here.end - _SPARE))
+                self._let_go()
         self.close()
-        with suppress(OSError):
-            if self.here.total and os.path.exists(self.path):
-                spans = None if self.journal.spans is None else self.here.spans
-                self._write_journal(msgspec.structs.replace(self.journal, owner=None, spans=spans))
-            else:
-                self.discard()
+
+    def _let_go(self) -> None:
+        if self.fd >= 0:
+            filesystem.truncate(self.fd, self.here.end)  # gives back what was only reserved
+        if self.here.total and os.path.exists(self.path):
+            spans = None if self.journal.spans is None else self.here.spans
+            self._write_journal(msgspec.structs.replace(self.journal, owner=None, spans=spans))
+        else:
+            self.discard()
 
     def discard(self) -> None:
         """Remove the part and its journal."""

@@ -243,9 +243,9 @@ class Download:
         self.state = State.DONE
         self.budget.refill()
         known = {each.url for each in self.tried}
-        spoilt = Failure(Trouble.WRONG, "some of the bytes that it sent were wrong")
         for url in map(redacted, self._blame.guilty(self.sink.chunks())):
             if url not in known:
+                spoilt = Failure(Trouble.WRONG, "some of the bytes that it sent were wrong")
                 self.tried.append(Tried(url, spoilt))
 
     def fail(self, failure: Failure) -> None:
