@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +122,13 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def arrived(home: Path) -> int:
-    """Bytes of the largest part in the cache."""
+    """Bytes of the largest part in the cache that would be used again after a kill."""
     sizes = [0]
     for path in (home / "cache/parts").glob("*.part"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:
-            continue
+        with suppress(FileNotFoundError):
+            spans = json.loads(path.with_suffix(".json").read_bytes())["spans"]
+            length = path.stat().st_size
+            sizes.append(length if spans is None else sum(end - start for start, end in spans))
     return max(sizes)
 
 
@@ -269,7 +269,7 @@ def test_when_the_one_who_downloads_is_killed_another_goes_on(home: Path, site: 
     assert {result["path"] for result in results} == {str(dscache.path("huge"))}
     assert Path(results[0]["path"]).read_bytes() == HUGE
     assert sum(result["resumed"] for result in results) >= 8 * MIB
-    assert site.sent("/huge.bin") - len(HUGE) < MIB
+    assert site.sent("/huge.bin") - len(HUGE) < 8 * MIB + MIB  # the journal's lag, and on its way
     assert faults_of(home / "cache") == []
 
 

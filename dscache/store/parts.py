@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ from dscache.store.ranges import Ranges, Span
 #: Of journals: 2 knows `spans`.
 _FORMAT = 2
 #: Bytes that a killed process may have written without the journal knowing. Writing it down costs
-#: two small system calls; 8 MiB are a fraction of a second at the speeds at which that counts.
+#: some small system calls: at most once in so many seconds, unless bytes come very fast.
 _UNSAVED = 8 << 20
+_SAVE_EVERY, _WORTH_SAVING = 0.1, 1 << 20
 #: Bytes that are given up when the disk is too full to write down what is here.
 _SPARE = 64 << 10
 
@@ -90,7 +92,7 @@ class Part:
         self.journal = journal
         self._journal_path = layout.journal(key, self.token)
         self.fd = -1
-        self._unsaved = 0
+        self._unsaved, self._saved = 0, 0.0
 
     @property
     def size(self) -> int:
@@ -111,7 +113,7 @@ class Part:
         count = filesystem.write(self.fd, chunks, at)
         self.here.add(at, at + count)
         self._unsaved += count
-        if self.journal.spans is not None and self._unsaved >= _UNSAVED:
+        if self.journal.spans is not None and self._is_save_due():
             self._save()
 
     def restart(self) -> None:
@@ -150,7 +152,9 @@ class Part:
             try:
                 self._let_go()
             except OSError:  # a full disk has no room for the journal either: make some
-                self.here = self.here.below(max(0, self.here.end - _SPARE))
+                if self.here.end < 16 * _SPARE:
+                    raise
+                self.here = self.here.below(self.here.end - _SPARE)
                 self._let_go()
         self.close()
 
@@ -179,9 +183,14 @@ class Part:
         if fd >= 0:
             os.close(fd)
 
+    def _is_save_due(self) -> bool:
+        if self._unsaved < _WORTH_SAVING:
+            return False
+        return self._unsaved >= _UNSAVED or time.monotonic() - self._saved >= _SAVE_EVERY
+
     def _save(self) -> None:
         """Write down which bytes are here."""
-        self._unsaved = 0
+        self._unsaved, self._saved = 0, time.monotonic()
         self._write_journal(msgspec.structs.replace(self.journal, spans=self.here.spans))
 
     def _forget_bytes(self) -> None:
