@@ -121,6 +121,7 @@ class Part:
         self._forget_bytes()
         filesystem.truncate(self.fd, 0)
         self.here = Ranges()
+        self._end_gaps()
 
     def rewrite(self, chunks: Iterable[bytes]) -> None:
         """Replace the bytes by `chunks`, which may be made from them as they are read."""
@@ -131,6 +132,7 @@ class Part:
             self._forget_bytes()
             self.close()
         self.fd, self.here = filesystem.open_for_update(self.path), Ranges([(0, size)])
+        self._end_gaps()
 
     def sync(self) -> int:
         """Bring what is here to the disk; return how many bytes that were."""
@@ -194,12 +196,18 @@ class Part:
         self._write_journal(msgspec.structs.replace(self.journal, spans=self.here.spans))
 
     def _forget_bytes(self) -> None:
-        journal = msgspec.structs.replace(self.journal, synced=0, validator="", spans=None)
+        spans = None if self.journal.spans is None else ()  # as long as the file has gaps
+        journal = msgspec.structs.replace(self.journal, synced=0, validator="", spans=spans)
         self._write_journal(journal)
 
+    def _end_gaps(self) -> None:
+        """From now on the length of the file says again what is here."""
+        if self.journal.spans is not None:
+            self._write_journal(msgspec.structs.replace(self.journal, spans=None))
+
     def _write_journal(self, journal: Journal) -> None:
-        self.journal = journal
         filesystem.publish_bytes(msgspec.json.encode(journal), self._journal_path)
+        self.journal = journal
 
     def _begin(self, orphan: Orphan | None) -> bool:
         """Make the file, or take over what `orphan` left; False if that cannot be had."""
@@ -228,6 +236,8 @@ class Part:
         self.here = orphan.usable.below(os.stat(self.path).st_size)
         self.fd = filesystem.open_for_update(self.path)
         filesystem.truncate(self.fd, self.here.end)
+        if self.journal.spans not in (None, self.here.spans):
+            self._save()
         if self.journal.boot != this_boot():
             synced = min(self.journal.synced, self.size)
             self._write_journal(
@@ -309,7 +319,7 @@ class Parts:
             usable = Ranges([(0, journal.synced)])
         else:
             usable = Ranges([(0, length)] if journal.spans is None else journal.spans)
-        usable = usable.below(length)
+        usable = Ranges((max(0, start), end) for start, end in usable.below(length).spans)
         return Orphan(key, token, journal, usable, allocated) if usable.total else None
 
 

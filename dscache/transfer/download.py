@@ -43,6 +43,8 @@ _PAGE_STARTS = (b"<!doctype html", b"<html")
 _GZIP_NAMES = (".gz", ".tgz")
 #: Bytes between two failures that show that the network works.
 _MUCH = 1 << 20
+#: Pieces that may be lost one after the other before no more are tried.
+_MOST_LOST = 20
 
 
 class State(Enum):
@@ -103,6 +105,8 @@ class Download:
         self._is_divisible = self.sink.is_divisible
         self._blame = Blame()
         self._mixed = self.kept > 0  # the bytes may not fit together
+        self._has_started_over = False
+        self._lost = 0  # pieces, since one was complete
         self._position = 0  # of the lead
         self._until: int | None = None  # where it has asked to stop
         self._begin_source()
@@ -113,7 +117,6 @@ class Download:
         self._attempts = 0  # failures in a row without progress
         self._high_water = self.sink.size  # progress is what lies beyond
         self._has_ranges = True
-        self._has_started_over = False
         self._sample: bytearray | None = None  # bytes of an answer that cannot be the file
 
     @property
@@ -136,6 +139,11 @@ class Download:
         """True for a file that more than one connection may fetch."""
         total = self.total
         return self.sink.is_divisible and total is not None and total > SMALL
+
+    @property
+    def is_divisible(self) -> bool:
+        """True as long as several connections, or sources, may share the file."""
+        return self._is_divisible
 
     @property
     def is_receiving(self) -> bool:
@@ -179,7 +187,9 @@ class Download:
             return
         if head.encoding:  # no range of the plain bytes would fit
             self._has_ranges = False
-        self.sink.note(Origin(redacted(self.url), head.validator, head.total))
+        is_told = head.total is not None or head.start == 0
+        total = head.total if is_told else self.sink.origin.total
+        self.sink.note(Origin(redacted(self.url), head.validator, total))
 
     def receive(self, chunks: list[bytes]) -> None:
         """Take bytes. May end the exchange by leaving the state RECEIVING."""
@@ -211,10 +221,10 @@ class Download:
         wanted = self._wanted()
         if self._sample is not None:
             self.fail(self._wrong_size())
-        elif wanted is None or self.sink.size >= wanted:
-            self.state = State.HASHING
-        elif self._until is not None and self._position >= self._until:
+        elif self._has_all():
             self._go_on()
+        elif wanted is None:
+            self.state = State.HASHING
         else:
             reason = f"the body ended after {self.sink.size} of {wanted} bytes"
             is_page = self._looks_like_page()
@@ -250,7 +260,7 @@ class Download:
 
     def fail(self, failure: Failure) -> None:
         """The source could not give the file: decide whether to ask it again, or the next one."""
-        if self._until is not None and self._position >= self._until:
+        if failure.trouble is Trouble.CONNECTION and self.is_receiving and self._has_all():
             self._go_on()
             return
         if failure.trouble is Trouble.RANGE and self._has_ranges:
@@ -308,6 +318,7 @@ class Download:
 
     def complete(self, piece: Piece) -> None:
         """All of a piece is here."""
+        self._lost = 0
         self._part_with(piece)
         self.budget.refill()
 
@@ -317,8 +328,9 @@ class Download:
             pass
         elif delay(failure, 1, self.policy) is None:
             self._undivided.add(piece.url)
-        elif not self.budget.spend():
-            self._is_divisible = False
+        else:
+            self._lost += 1
+            self._is_divisible &= self._lost <= _MOST_LOST
         self._part_with(piece)
 
     def give_way(self, url: str) -> None:
@@ -375,6 +387,7 @@ class Download:
         self.tried.append(Tried(redacted(self.url), failure, sample))
         if len(self._urls) > 1:
             del self._urls[0]
+            self._has_started_over = False
             self._begin_source()
             self._ask_again(0.0)
         else:
@@ -412,7 +425,14 @@ class Download:
             return None
         if self.artifact.size is not None:
             return self.artifact.size
-        return self.head.total if self.head else None
+        return self.sink.origin.total if self.head else None
+
+    def _has_all(self) -> bool:
+        """True if the lead's answer has brought all that it had to bring."""
+        if self.head is None or self.head.encoding or self._sample is not None:
+            return False
+        end = self._wanted() if self._until is None else self._until
+        return end is not None and self._position >= end
 
     def _most(self) -> int:
         """How long the body may be."""

@@ -64,11 +64,14 @@ class Piece:
     def receive(self, chunks: list[bytes]) -> None:
         """Take bytes; what the source sends beyond the end is not wanted."""
         count = sum(map(len, chunks))
-        if count > self.left:
+        is_more = count > self.left
+        if is_more:
             chunks, count = [b"".join(chunks)[: self.left]], self.left
         offset = self.position
         self.position += count
         self.download.take(self, chunks, offset)
+        if is_more:
+            self.download.complete(self)
 
     def finish(self) -> None:
         """The body has ended as the protocol wants it."""

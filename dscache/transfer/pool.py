@@ -36,15 +36,22 @@ _SECURE_EVERY = 30.0
 _TELL_EVERY = 0.1
 #: Seconds between looks at which of its sources serves a file best.
 _COMPARE_EVERY = 0.5
+#: Slower than this, in bytes per second, and the lead may as well try another source.
+_CRAWL = 64 << 10
 
 
 @dataclass(slots=True, eq=False)
 class _Course:
-    """What is known of a long download, or one of unknown length, while it is under way."""
+    """What is known of a long download, or one of unknown length, while it is under way.
+
+    Attributes:
+        count: bytes that have come since `compared`, when its sources were last looked at.
+    """
 
     mirrors: Mirrors
     secured: float
     compared: float
+    count: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +62,7 @@ class _Running:
         since: when it was asked for.
         is_long: counted among its host's connections for long files.
         count: bytes that have come since `measured`, when `pace` was last looked at.
-        pace: bytes per second of late; None before it was measured.
+        pace: bytes per second of late; 0 before it was measured.
     """
 
     exchange: Exchange
@@ -66,12 +73,12 @@ class _Running:
     measured: float
     told: float = 0.0
     count: int = 0
-    pace: float | None = None
+    pace: float = 0.0
 
     def measure(self, now: float) -> float:
         """Look at the pace anew: half of it is what it was before, since bytes come in bursts."""
         pace = self.count / max(now - self.measured, 0.001)
-        self.pace = pace if self.pace is None else (self.pace + pace) / 2
+        self.pace = pace if self.measured == self.since else (self.pace + pace) / 2
         self.count, self.measured = 0, now
         return self.pace
 
@@ -321,6 +328,8 @@ class Pool:
         """What a long download needs: measuring, telling how far it is, securing its bytes."""
         download, course = _download(taker), running.course
         running.count += count
+        if course:
+            course.count += count
         if running.is_long:
             running.host.growth.receive(count)
         if now - running.told > _TELL_EVERY:
@@ -336,28 +345,46 @@ class Pool:
             if at.long:
                 at.growth.look(now, at.at_work)
         for download, course in list(self._courses.items()):
-            if now - course.compared >= _COMPARE_EVERY and download.is_long:
-                course.compared = now
+            is_due = now - course.compared >= _COMPARE_EVERY
+            if is_due and download.is_long and download.is_divisible:
                 self._compare_sources(download, course, now)
 
     def _compare_sources(self, download: Download, course: _Course, now: float) -> None:
-        under_way = [each for each in self._active.items() if each[1].course is course]
-        paces = [running.measure(now) for _, running in under_way]
+        pace = course.count / (now - course.compared)
+        course.count, course.compared = 0, now
+        under_way = [
+            (taker, running)
+            for taker, running in self._active.items()
+            if running.course is course and now - running.since >= _COMPARE_EVERY
+        ]
+        for _, running in under_way:
+            running.measure(now)
         for _, running in under_way:
             running.host.pace = max(
-                other.pace or 0.0 for _, other in under_way if other.host is running.host
+                other.pace for _, other in under_way if other.host is running.host
             )
         url = course.mirrors.fastest(download.sources, now)
         best = course.mirrors.hosts[url].pace if url else None
         for taker, running in under_way:
-            if url and best and lags(running.pace or 0.0, taker.left, best):
+            if url and best and lags(running.pace, taker.left, best):
                 taker.give_way(url)
                 self._retire(taker, now)
-        total = download.total or 0
-        if total - download.sink.count > SOON * sum(paces):
-            other = course.mirrors.unmeasured(download.sources, now)
-            if other and len(self._active) < self._jobs:
-                self._send_piece(download, other, course, now)
+        if (download.total or 0) - download.sink.count > SOON * pace:
+            self._try_another(download, course, now)
+
+    def _try_another(self, download: Download, course: _Course, now: float) -> None:
+        """Have a source measured of which nothing is known, instead of the slowest if need be."""
+        url = course.mirrors.unmeasured(download.sources, now)
+        if url is None:
+            return
+        if len(self._active) < self._jobs and self._send_piece(download, url, course, now):
+            return
+        under_way = [each for each in self._active.items() if each[1].course is course]
+        taker, running = min(under_way, key=lambda each: each[1].pace, default=(None, None))
+        if taker and running and (isinstance(taker, Piece) or running.pace < _CRAWL):
+            taker.give_way(url)
+            self._retire(taker, now)
+            self._send_piece(download, url, course, now)
 
     def _stop(self) -> None:
         for taker, running in self._active.items():
