@@ -278,7 +278,7 @@ class Play:
         size = self.download.total
         end = size if request.end is None else request.end
         if end is not None and size is not None:
-            others = [each for each in self.download.pieces if each is not taker]
+            others = [each for each in self.download.division.pieces if each is not taker]
             claimed = [(each.position, each.end) for each in others]
             start, last = list(Ranges([*self.sink.here.spans, *claimed]).gaps(end))[-1]
             assert start <= request.start < last == end <= size
@@ -307,13 +307,15 @@ class Play:
     def check(self) -> None:
         """What must hold at any time."""
         download = self.download
-        assert set(download.pieces) == {each for each in self.active if each is not download}
-        claimed = [(each.position, each.end) for each in download.pieces if each.left]
+        assert set(download.division.pieces) == {
+            each for each in self.active if each is not download
+        }
+        claimed = [(each.position, each.end) for each in download.division.pieces if each.left]
         spans = sorted([*self.sink.here.spans, *claimed])
         assert all(before[1] <= after[0] for before, after in pairwise(spans))
         if self.state is State.SHARED:
             here = self.sink.size
-            assert any(each.position == here or not each.left for each in download.pieces)
+            assert any(each.position == here or not each.left for each in download.division.pieces)
         if self.state in (State.DONE, State.FAILED):
             self.sink.is_let_go = True  # whoever goes on from here may not write any more
-            assert not any(each.left for each in download.pieces)
+            assert not any(each.left for each in download.division.pieces)

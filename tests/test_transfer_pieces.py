@@ -117,7 +117,9 @@ def test_nothing_is_divided_before_the_lead_or_where_nothing_is_left() -> None:
     play = begun()
     while play.divide("http://host/0", 10):
         pass
-    assert Ranges((each.start, each.end) for each in play.download.pieces).spans == ((19, 60),)
+    assert Ranges((each.start, each.end) for each in play.download.division.pieces).spans == (
+        (19, 60),
+    )
 
 
 def test_a_piece_takes_no_more_than_it_asked_for_and_ends() -> None:

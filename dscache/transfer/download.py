@@ -30,21 +30,17 @@ from dscache.sources.exchange import Failure, Head, Request, Trouble
 from dscache.sources.retry import Budget, Policy, delay
 from dscache.store import SMALL
 from dscache.store.ranges import Ranges
+from dscache.transfer import verdict
 from dscache.transfer.blame import Blame
-from dscache.transfer.pieces import Piece, Share, next_span
+from dscache.transfer.division import Division
+from dscache.transfer.pieces import Piece, Share
 from dscache.transfer.sink import Origin, Sink
 from dscache.urls import redacted
 
 _SAMPLE = 64 << 10
-_SHOWN, _SHOWN_BYTES = 80, 16
-_PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_PAGE_NAMES = (".html", ".htm", ".xhtml")
-_PAGE_STARTS = (b"<!doctype html", b"<html")
 _GZIP_NAMES = (".gz", ".tgz")
 #: Bytes between two failures that show that the network works.
 _MUCH = 1 << 20
-#: Pieces that may be lost one after the other before no more are tried.
-_MOST_LOST = 20
 
 
 class State(Enum):
@@ -98,15 +94,11 @@ class Download:
 
     def __post_init__(self) -> None:
         self.kept = self.sink.count
-        self.pieces: list[Piece] = []
+        self.division = Division(is_possible=self.sink.is_divisible)
         self._urls = list(self.artifact.urls)  # those that may still be asked, the next one first
-        self._validators: dict[str, str] = {}  # per URL that has served a piece
-        self._undivided: set[str] = set()  # URLs that have not served a piece of it
-        self._is_divisible = self.sink.is_divisible
         self._blame = Blame()
         self._mixed = self.kept > 0  # the bytes may not fit together
         self._has_started_over = False
-        self._lost = 0  # pieces, since one was complete
         self._position = 0  # of the lead
         self._until: int | None = None  # where it has asked to stop
         self._begin_source()
@@ -139,11 +131,6 @@ class Download:
         """True for a file that more than one connection may fetch."""
         total = self.total
         return self.sink.is_divisible and total is not None and total > SMALL
-
-    @property
-    def is_divisible(self) -> bool:
-        """True as long as several connections, or sources, may share the file."""
-        return self._is_divisible
 
     @property
     def is_receiving(self) -> bool:
@@ -180,7 +167,7 @@ class Download:
             self._sample = bytearray()
             return
         if head.start != self._position:
-            self._undivided.add(self.url)
+            self.division.undivided.add(self.url)
             self._start_over("the source does not continue it")
         elif self.sink.count and self._has_changed(head):
             self.fail(Failure(Trouble.RANGE, "the file changed at the source"))
@@ -220,14 +207,15 @@ class Download:
         """The body has ended as the protocol wants it."""
         wanted = self._wanted()
         if self._sample is not None:
-            self.fail(self._wrong_size())
+            head = self.head or Head()
+            self.fail(verdict.wrong_size(self.artifact, head, self._first_bytes()))
         elif self._has_all():
             self._go_on()
         elif wanted is None:
             self.state = State.HASHING
         else:
             reason = f"the body ended after {self.sink.size} of {wanted} bytes"
-            is_page = self._looks_like_page()
+            is_page = verdict.is_page(self.artifact, self.head, self._first_bytes())
             self.fail(self._wrong(reason) if is_page else Failure(Trouble.CONNECTION, reason))
 
     def verify(self) -> None:
@@ -239,7 +227,7 @@ class Download:
         if wrong is None and self._is_plausible():
             self._accept(sums)
         elif self._mixed and not self._has_started_over:
-            self._has_started_over, self._is_divisible = True, False
+            self._has_started_over, self.division.is_possible = True, False
             self._blame.suspect(self.sink.chunks())
             self._start_over("its parts do not fit together")
             self._ask_again(0.0)
@@ -265,7 +253,7 @@ class Download:
             return
         if failure.trouble is Trouble.RANGE and self._has_ranges:
             self._has_ranges = False
-            self._undivided.add(self.url)
+            self.division.undivided.add(self.url)
             self._start_over(failure.reason)
             self._ask_again(0.0)
             return
@@ -288,50 +276,41 @@ class Download:
         Bytes of several sources are put together only where a hash will tell whether they fit.
         """
         total, origin = self.total, self.sink.origin
-        has_spans = url.startswith(("http:", "https:")) and url not in self._undivided
-        if not (total and has_spans and self._is_divisible and self._is_under_way()):
+        has_spans = url.startswith(("http:", "https:")) and url not in self.division.undivided
+        if not (total and has_spans and self.division.is_possible and self._is_under_way()):
             return None
         is_source = origin.url == redacted(url)
         if not (self.artifact.digests or (is_source and origin.validator)):
             return None
         claimed = Ranges(self.sink.here.spans)
-        for piece in self.pieces:
-            claimed.add(piece.position, piece.end)
         if self.is_receiving:
             claimed.add(self._position, self._position + share(total - self._position))
-        span = next_span(claimed, total, share)
+        span = self.division.next_span(claimed, total, share)
         if span is None:
             return None
-        known = self._validators.get(url, origin.validator if is_source else "")
-        self.pieces.append(Piece(self, url, *span, known))
-        return self.pieces[-1]
+        piece = Piece(self, url, *span, origin.validator if is_source else "")
+        self.division.add(piece)
+        return piece
 
     def take(self, piece: Piece, chunks: list[bytes], offset: int) -> None:
         """Store what has come of a piece."""
-        if piece.head:
-            self._validators[piece.url] = piece.head.validator
-            self._mixed |= not piece.validator or redacted(piece.url) != self.sink.origin.url
-            count = sum(map(len, chunks))
-            self.received += count
-            self._credit(piece.url, offset, count)
-            self.sink.write(chunks, offset)
+        count = sum(map(len, chunks))
+        self.received += count
+        self._mixed |= not piece.validator or redacted(piece.url) != self.sink.origin.url
+        self._credit(piece.url, offset, count)
+        self.division.receive(piece)
+        self.sink.write(chunks, offset)
 
     def complete(self, piece: Piece) -> None:
         """All of a piece is here."""
-        self._lost = 0
-        self._part_with(piece)
+        self.division.complete(piece)
         self.budget.refill()
+        self._look_on()
 
     def lose(self, piece: Piece, failure: Failure | None = None) -> None:
         """Nothing more will come of a piece; what is left of it is free for others."""
-        if failure is None:
-            pass
-        elif delay(failure, 1, self.policy) is None:
-            self._undivided.add(piece.url)
-        else:
-            self._lost += 1
-            self._is_divisible &= self._lost <= _MOST_LOST
-        self._part_with(piece)
+        self.division.lose(piece, failure, self.policy)
+        self._look_on()
 
     def give_way(self, url: str) -> None:
         """Let the lead go on from `url`, which is much faster."""
@@ -345,16 +324,15 @@ class Download:
         """True if the bytes that are still missing can be spoken of as spans of the file."""
         if self.state is State.SHARED:
             return True
-        is_whole = self._sample is None and self._has_ranges and self.url not in self._undivided
-        return self.is_receiving and is_whole and not (self.head and self.head.encoding)
+        has_ranges = self._has_ranges and self.url not in self.division.undivided
+        is_plain = self._sample is None and not (self.head and self.head.encoding)
+        return self.is_receiving and has_ranges and is_plain
 
     def _credit(self, url: str, offset: int, count: int) -> None:
         if len(self.artifact.urls) > 1:
             self._blame.note(url, offset, offset + count)
 
-    def _part_with(self, piece: Piece) -> None:
-        piece.is_receiving = False
-        self.pieces.remove(piece)
+    def _look_on(self) -> None:
         if self.state is State.SHARED:
             self._go_on()
 
@@ -363,7 +341,7 @@ class Download:
         if not self.sink.is_divisible:
             return None
         starts = [start for start, _ in self.sink.here.spans if start > self._position]
-        starts += [piece.start for piece in self.pieces if piece.start >= self._position]
+        starts += [start for start in self.division.starts() if start >= self._position]
         return min(starts, default=None)
 
     def _go_on(self) -> None:
@@ -371,7 +349,7 @@ class Download:
         here = self.sink.size
         if here == self.total:
             self.state = State.HASHING
-        elif any(piece.position == here for piece in self.pieces):
+        elif self.division.brings(here):
             self.state = State.SHARED
         else:
             self._ask_again(0.0)
@@ -391,7 +369,7 @@ class Download:
             self._begin_source()
             self._ask_again(0.0)
         else:
-            self._drop_pieces()
+            self.division.drop()
             self.state = State.FAILED
 
     def _start_over(self, why: str) -> None:
@@ -400,17 +378,12 @@ class Download:
         self._forget_bytes()
 
     def _forget_bytes(self) -> None:
-        self._drop_pieces()
+        self.division.drop()
         if self.sink.count:
             self.sink.restart()
         self._blame.forget()
         self._mixed = False
         self._position, self._until = 0, None
-
-    def _drop_pieces(self) -> None:
-        for piece in self.pieces:
-            piece.is_receiving = False
-        self.pieces.clear()
 
     def _has_changed(self, head: Head) -> bool:
         origin = self.sink.origin
@@ -455,31 +428,11 @@ class Download:
         is_asked_for = self.artifact.path.lower().endswith(_GZIP_NAMES)
         return bool(self.artifact.digests) or is_asked_for or not self._is_packed()
 
-    def _wrong_size(self) -> Failure:
-        head, size = self.head or Head(), self.artifact.size
-        reason = f"{head.total} bytes instead of {size}"
-        is_short = head.total is not None and size is not None and head.total < size
-        if is_short and not self._looks_like_page():
-            return Failure(Trouble.SHORT, reason)
-        return self._wrong(reason)
-
     def _wrong(self, what: str) -> Failure:
-        kind = (self.head.media_type if self.head else "") or "no type"
-        page = "a web page, " if self._looks_like_page() else ""
-        first = self._first_bytes(_SHOWN)
-        text = first.decode("utf-8", "replace")
-        is_text = text.count("\ufffd") < 2  # the last letter may be cut
-        shown = repr(text) if is_text else first[:_SHOWN_BYTES].hex(" ")
-        return Failure(Trouble.WRONG, f"{what} ({page}{kind}, beginning with {shown})")
+        return verdict.wrong_bytes(self.artifact, self.head, self._first_bytes(), what)
 
-    def _first_bytes(self, count: int) -> bytes:
+    def _first_bytes(self, count: int = verdict.ENOUGH) -> bytes:
         return self.sink.first_bytes(count) if self._sample is None else bytes(self._sample[:count])
-
-    def _looks_like_page(self) -> bool:
-        if self.artifact.path.lower().endswith(_PAGE_NAMES):
-            return False
-        is_page = self.head is not None and self.head.media_type in _PAGES
-        return is_page or self._first_bytes(512).lstrip().lower().startswith(_PAGE_STARTS)
 
     def _is_packed(self) -> bool:
         return self.head is not None and self.head.encoding in GZIP

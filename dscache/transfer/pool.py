@@ -13,14 +13,15 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dscache.events import Advanced, Emit, Started
-from dscache.sources.exchange import Exchange, Failure, Head, Source, Trouble
+from dscache.sources.exchange import Failure, Head, Source, Trouble
 from dscache.transfer.download import Download, State
 from dscache.transfer.hosts import Host
 from dscache.transfer.mirrors import SOON, Mirrors, lags
 from dscache.transfer.pieces import Piece
+from dscache.transfer.rate import RateLimit
+from dscache.transfer.running import Course, Running, Taker, download_of
 from dscache.urls import host
 
 #: Longest looks away, in seconds: from connections; from those while a file is still hashed; from
@@ -40,49 +41,6 @@ _COMPARE_EVERY = 0.5
 _CRAWL = 64 << 10
 
 
-@dataclass(slots=True, eq=False)
-class _Course:
-    """What is known of a long download, or one of unknown length, while it is under way.
-
-    Attributes:
-        count: bytes that have come since `compared`, when its sources were last looked at.
-    """
-
-    mirrors: Mirrors
-    secured: float
-    compared: float
-    count: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """One exchange: of a download's lead, or of a piece.
-
-    Attributes:
-        since: when it was asked for.
-        is_long: counted among its host's connections for long files.
-        count: bytes that have come since `measured`, when `pace` was last looked at.
-        pace: bytes per second of late; 0 before it was measured.
-    """
-
-    exchange: Exchange
-    host: Host
-    course: _Course | None
-    since: float
-    is_long: bool
-    measured: float
-    told: float = 0.0
-    count: int = 0
-    pace: float = 0.0
-
-    def measure(self, now: float) -> float:
-        """Look at the pace anew: half of it is what it was before, since bytes come in bursts."""
-        pace = self.count / max(now - self.measured, 0.001)
-        self.pace = pace if self.measured == self.since else (self.pace + pace) / 2
-        self.count, self.measured = 0, now
-        return self.pace
-
-
 class Pool:
     """Runs the downloads of one call.
 
@@ -95,11 +53,11 @@ class Pool:
     def __init__(self, source: Source, jobs: int, limit_rate: int, emit: Emit) -> None:
         self._source = source
         self._jobs = jobs
-        self._rate = _RateLimit(limit_rate)
+        self._rate = RateLimit(limit_rate)
         self._emit = emit
         self._hosts: dict[str, Host] = {}
-        self._courses: dict[Download, _Course] = {}
-        self._active: dict[Download | Piece, _Running] = {}
+        self._courses: dict[Download, Course] = {}
+        self._active: dict[Taker, Running] = {}
         self._ready: deque[Download] = deque()
         self._later: list[tuple[float, int, Download]] = []
         self._shared: set[Download] = set()
@@ -199,17 +157,17 @@ class Pool:
         name = host(url)
         return self._hosts.get(name) or self._hosts.setdefault(name, Host(self._jobs))
 
-    def _course(self, download: Download, now: float) -> _Course | None:
+    def _course(self, download: Download, now: float) -> Course | None:
         if download not in self._courses and download.sink.is_divisible:
             mirrors = Mirrors({url: self._host(url) for url in download.artifact.urls})
-            self._courses[download] = _Course(mirrors, now, now)
+            self._courses[download] = Course(mirrors, now, now)
         return self._courses.get(download)
 
-    def _send(self, taker: Download | Piece, at: Host, now: float) -> None:
-        download = _download(taker)
+    def _send(self, taker: Taker, at: Host, now: float) -> None:
+        download = download_of(taker)
         exchange = self._source.start(taker.request())
         course, is_long = self._course(download, now), download.is_long and not exchange.is_whole
-        self._active[taker] = _Running(exchange, at, course, now, is_long, now)
+        self._active[taker] = Running(exchange, at, course, now, is_long, now)
         at.active += 1
         at.long += is_long
 
@@ -222,7 +180,7 @@ class Pool:
                 if not url or not self._send_piece(download, url, course, now):
                     break
 
-    def _send_piece(self, download: Download, url: str, course: _Course, now: float) -> bool:
+    def _send_piece(self, download: Download, url: str, course: Course, now: float) -> bool:
         at = course.mirrors.hosts[url]
         if at.is_full_for_long:
             return False
@@ -283,17 +241,17 @@ class Pool:
         if self._courses:
             self._compare(now)
 
-    def _begin(self, taker: Download | Piece, head: Head, running: _Running, now: float) -> None:
+    def _begin(self, taker: Taker, head: Head, running: Running, now: float) -> None:
         taker.begin(head)
         at = running.host
-        if not (running.is_long or running.exchange.is_whole) and _download(taker).is_long:
+        if not (running.is_long or running.exchange.is_whole) and download_of(taker).is_long:
             running.is_long = True  # which nobody knew before
             at.long += 1
         if running.is_long:
             at.at_work += 1
             at.growth.answered(now - running.since)
 
-    def _end(self, taker: Download | Piece, running: _Running, now: float) -> None:
+    def _end(self, taker: Taker, running: Running, now: float) -> None:
         failure, at = running.exchange.failure, running.host
         if failure is None:
             at.is_well()
@@ -306,9 +264,9 @@ class Pool:
         elif failure.trouble is Trouble.CONNECTION:
             at.growth.shrink(now)
 
-    def _retire(self, taker: Download | Piece, now: float) -> None:
+    def _retire(self, taker: Taker, now: float) -> None:
         """The exchange is over: free its connection and see to what comes next."""
-        running, download = self._active.pop(taker), _download(taker)
+        running, download = self._active.pop(taker), download_of(taker)
         running.exchange.cancel()
         at = running.host
         at.active -= 1
@@ -322,11 +280,9 @@ class Pool:
             self._shared.remove(download)
             self._queue(download)
 
-    def _look_after(
-        self, taker: Download | Piece, running: _Running, count: int, now: float
-    ) -> None:
+    def _look_after(self, taker: Taker, running: Running, count: int, now: float) -> None:
         """What a long download needs: measuring, telling how far it is, securing its bytes."""
-        download, course = _download(taker), running.course
+        download, course = download_of(taker), running.course
         running.count += count
         if course:
             course.count += count
@@ -346,10 +302,10 @@ class Pool:
                 at.growth.look(now, at.at_work)
         for download, course in list(self._courses.items()):
             is_due = now - course.compared >= _COMPARE_EVERY
-            if is_due and download.is_long and download.is_divisible:
+            if is_due and download.is_long and download.division.is_possible:
                 self._compare_sources(download, course, now)
 
-    def _compare_sources(self, download: Download, course: _Course, now: float) -> None:
+    def _compare_sources(self, download: Download, course: Course, now: float) -> None:
         pace = course.count / (now - course.compared)
         course.count, course.compared = 0, now
         under_way = [
@@ -372,7 +328,7 @@ class Pool:
         if (download.total or 0) - download.sink.count > SOON * pace:
             self._try_another(download, course, now)
 
-    def _try_another(self, download: Download, course: _Course, now: float) -> None:
+    def _try_another(self, download: Download, course: Course, now: float) -> None:
         """Have a source measured of which nothing is known, instead of the slowest if need be."""
         url = course.mirrors.unmeasured(download.sources, now)
         if url is None:
@@ -393,28 +349,3 @@ class Pool:
             if chunks and taker.head and taker.is_receiving:
                 with suppress(OSError):  # another error has ended the call, or will be met again
                     taker.receive(chunks)
-
-
-def _download(taker: Download | Piece) -> Download:
-    return taker if isinstance(taker, Download) else taker.download
-
-
-class _RateLimit:
-    """A budget of bytes that grows with time. Not reading is enough: TCP slows the sender down."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._free = 0.0
-        self._last = time.monotonic()
-
-    def spend(self, count: int) -> None:
-        self._free -= count
-
-    def pause(self) -> float:
-        """Seconds until bytes may be read again; 0 for now."""
-        if not self._rate:
-            return 0.0
-        now = time.monotonic()
-        self._free = min(self._free + (now - self._last) * self._rate, self._rate * _LOOK)
-        self._last = now
-        return max(0.0, -self._free / self._rate)
