@@ -280,6 +280,26 @@ def test_after_shrinking_more_are_not_tried_at_once() -> None:
     assert growth.wanted == _MOST // 2
 
 
+def test_where_one_connection_is_as_fast_as_this_machine_no_other_is_tried() -> None:
+    client = Client(all_have(600e6), 0.0, Growth(_MOST))
+    client.run()
+    assert set(client.wanted) == {1}
+
+
+def test_a_burst_at_the_start_is_not_taken_for_what_the_server_gives() -> None:
+    client = Client(changing(all_have(600e6), each_has(20 * MIB)), 0.0, Growth(_MOST))
+    client.run()
+    assert client.wanted.count(_MOST) > len(client.wanted) / 3
+
+
+def test_what_brings_nothing_is_given_up_soon() -> None:
+    growth = Growth(_MOST)
+    client = Client(all_have(60e6, cost=0.02), 0.0, growth)
+    client.run(1.0)
+    assert set(client.wanted) == {1, 4}
+    assert growth.wanted == 1
+
+
 @given(
     st.integers(1, _MOST),
     st.lists(

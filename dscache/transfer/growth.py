@@ -14,10 +14,14 @@ _UP, _DOWN = 4, 2
 _GAIN, _LOSS = 1.1, 0.97
 #: What is clear at once, before a rate is sure: that more connections pay, and that fewer do not.
 _MUCH_MORE, _MUCH_LESS = 1.5, 0.6
-#: Seconds over which a rate is measured: enough to see a clear difference, and enough to be sure.
+#: Bytes per second from one connection at which this machine, which hashes a GiB a second, is the
+#: limit, and not the server.
+_PLENTY = 400e6
+#: Seconds over which a rate is measured: enough to see a clear difference, to see that more
+#: connections bring nothing at all, and to be sure.
 #: Servers that limit rates do so in bursts of a second: over two, half a rate is never taken for
 #: the whole, whatever of the bursts falls into them.
-_SHORT, _LONG = 0.05, 2.0
+_SHORT, _MIDDLE, _LONG = 0.05, 0.25, 2.0
 #: Round trips until a new connection runs at its full speed (TCP's slow start).
 _ROUND_TRIPS = 8
 #: Time until the next attempt, as a multiple of what one takes; doubled each time that nothing
@@ -53,6 +57,10 @@ class Growth:
         """Seconds after which a rate is sure."""
         return max(_LONG, 2 * _ROUND_TRIPS * self.latency)
 
+    @property
+    def _has_plenty(self) -> bool:
+        return self._rate > _PLENTY * self.wanted
+
     def answered(self, seconds: float) -> None:
         """A request was answered after so many seconds."""
         self.latency = min(self.latency or seconds, seconds)
@@ -72,13 +80,14 @@ class Growth:
             return
         rate, wanted = self._count / seconds, self.wanted
         is_sure = seconds >= self._enough
+        is_due = not self._rate or is_sure or (self._has_plenty and seconds >= _MIDDLE)
         if self._before is not None:
             self._judge(rate, now, is_sure, *self._before)
-        elif not self._rate or is_sure:
+        elif is_due:
             self._consider(rate, now)
         if self.wanted != wanted:
             self._since = None
-        elif is_sure:
+        elif is_sure or (is_due and self._before is None):
             self._since, self._count = now, 0
 
     def shrink(self, now: float) -> None:
@@ -91,7 +100,7 @@ class Growth:
         """See whether this is the time to try something else."""
         if rate < _MUCH_LESS * self._rate:
             self._is_upward = True
-        elif now < self._next_try:
+        elif now < self._next_try or rate > _PLENTY * self.wanted:
             self._rate = max(rate, self._rate)
             return
         self._try(rate)
@@ -120,10 +129,17 @@ class Growth:
                 self._try(rate)
             else:
                 self._next_try = now + self._pause * self._enough
-        elif is_sure or (not self._is_upward and rate < before * _MUCH_LESS):
+        elif is_sure or self._is_idle(rate, before, now):
             self._before, self._rate, self.wanted = None, before, wanted
             self._is_upward = not self._is_upward
             self._rest(now)
+
+    def _is_idle(self, rate: float, before: float, now: float) -> bool:
+        """True if it is plain soon that what is tried does not pay."""
+        if not self._is_upward:
+            return rate < before * _MUCH_LESS
+        middle = max(_MIDDLE, 2 * _ROUND_TRIPS * self.latency)
+        return rate < before and self._since is not None and now - self._since >= middle
 
     def _rest(self, now: float) -> None:
         self._next_try = now + self._pause * self._enough
