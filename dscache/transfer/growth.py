@@ -98,12 +98,14 @@ class Growth:
 
     def _consider(self, rate: float, now: float) -> None:
         """See whether this is the time to try something else."""
-        if rate < _MUCH_LESS * self._rate:
-            self._is_upward = True
-        elif now < self._next_try or rate > _PLENTY * self.wanted:
+        has_fallen = rate < _MUCH_LESS * self._rate
+        self._is_upward |= has_fallen
+        if has_fallen and self._has_plenty:
+            self._rate = 0.0  # some of what was measured was still plenty: look again at once
+        elif not has_fallen and (now < self._next_try or rate > _PLENTY * self.wanted):
             self._rate = max(rate, self._rate)
-            return
-        self._try(rate)
+        else:
+            self._try(rate)
 
     def _try(self, rate: float) -> None:
         """Ask for other connections than those that give `rate`."""
