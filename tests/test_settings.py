@@ -80,6 +80,7 @@ def test_every_key_of_the_documentation(config: Path) -> None:
         limit_rate = "1MB"
         connect_timeout = "5s"
         stall_timeout = 20
+        stall_rate = "10KiB"
         retries = 0
         max_retry_wait = "1m"
         lock_timeout = "2h"
@@ -115,6 +116,7 @@ def test_every_key_of_the_documentation(config: Path) -> None:
     found = settings.load()
     assert all(source != "default" for key, source in found.sources.items() if key != "cache_dir")
     assert found.limit_rate == 10**6
+    assert found.stall_rate == 10 * 2**10
     assert found.max_size == 100 * 2**30
     assert found.lock_timeout == 7200
     assert found.auth["data.example.org"] == Auth(token_env="TOKEN")

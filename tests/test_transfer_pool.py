@@ -200,6 +200,19 @@ def test_the_rate_is_limited(tmp_path: Path, site: Site, name: str, size: int) -
     assert time.monotonic() - began >= 0.9 * total / rate
 
 
+@pytest.mark.parametrize(("stall_rate", "is_given_up"), [(100 << 10, True), (1 << 10, False)])
+def test_the_stall_rate_says_what_is_a_stall(
+    tmp_path: Path, site: Site, stall_rate: int, is_given_up: bool
+) -> None:
+    site.fault("/small.bin", Drip(2500, 0.1))
+    desk = Desk(tmp_path, retries=0, stall_timeout=1, stall_rate=stall_rate)
+    desk.offer("small", artifact("small.bin", SMALL, site.url("/small.bin")))
+    found = desk.fetch("small")
+    assert (found.error is not None) == is_given_up
+    if is_given_up:
+        assert "too slow" in str(error_of(found))
+
+
 def test_a_low_rate_is_no_stall(tmp_path: Path, site: Site) -> None:
     """Eight connections share 6 KiB a second; each has less than what a dead one gives."""
     desk = Desk(tmp_path, limit_rate="6KiB", jobs=8)

@@ -121,6 +121,7 @@ class Settings:
     limit_rate: int = _key(0, parse_size)
     connect_timeout: float = _key(10.0, parse_duration)
     stall_timeout: float = _key(30.0, parse_duration)
+    stall_rate: int = _key(1024, parse_size)
     retries: int = _key(5, _count)
     max_retry_wait: float = _key(300.0, parse_duration)
     lock_timeout: float = _key(3600.0, parse_duration)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from dscache.sources.http import Http
     from dscache.sources.pooch import PoochDownloads
 
-#: Slower than this for the stall timeout, in bytes per second, and a connection is given up.
-_STALL_RATE = 1024
-
 
 class Sources:
     """The sources of one call; each is made when it is first needed.
@@ -84,11 +81,13 @@ class Sources:
     def _options(self) -> Options:
         settings = self._settings
         # Where the user wants it slow, a slow connection is no dead one.
-        share = settings.limit_rate // (2 * settings.jobs) if settings.limit_rate else _STALL_RATE
+        stall_rate = settings.stall_rate
+        if settings.limit_rate:
+            stall_rate = min(stall_rate, max(1, settings.limit_rate // (2 * settings.jobs)))
         return Options(
             connect_timeout=settings.connect_timeout,
             stall_timeout=settings.stall_timeout,
-            stall_rate=max(1, min(_STALL_RATE, share)),
+            stall_rate=stall_rate,
             limit_rate=settings.limit_rate,
             ca_bundle=settings.ca_bundle,
             headers=self._headers,
