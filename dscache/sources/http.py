@@ -27,6 +27,8 @@ _BUFFER = 96 << 10
 #: faster without its windows, and its neighbours too.
 _VERSION = pycurl.CURL_HTTP_VERSION_2TLS
 _VERSION_ALONE = pycurl.CURL_HTTP_VERSION_1_1
+#: AES with 128 bits first, as browsers have it: as good here, and less work on both sides.
+_TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _SUPPRESS_CONNECT_HEADERS = 265  # curl/curl.h; pycurl has no name for it
 #: What libcurl says nothing about (curl/curl.h).
 _NAMELESS = {100: "the headers of the answer are too long"}
@@ -154,6 +156,8 @@ class Http:
         easy.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         is_folder = os.path.isdir(self._ca_bundle)
         easy.setopt(pycurl.CAPATH if is_folder else pycurl.CAINFO, self._ca_bundle)
+        if "OpenSSL" in pycurl.version:  # the other libraries go by their own lists
+            easy.setopt(pycurl.TLS13_CIPHERS, _TLS13_CIPHERS)
         easy.setopt(pycurl.BUFFERSIZE, _BUFFER)
         if options.limit_rate:
             # So that what is read at once is a small part of what a second allows.
