@@ -309,9 +309,7 @@ class Pool:
         pace = course.count / (now - course.compared)
         course.count, course.compared = 0, now
         under_way = [
-            (taker, running)
-            for taker, running in self._active.items()
-            if running.course is course and now - running.since >= _COMPARE_EVERY
+            each for each in self._under_way(course) if now - each[1].since >= _COMPARE_EVERY
         ]
         for _, running in under_way:
             running.measure(now)
@@ -328,6 +326,14 @@ class Pool:
         if (download.total or 0) - download.sink.count > SOON * pace:
             self._try_another(download, course, now)
 
+    def _under_way(self, course: Course) -> list[tuple[Taker, Running]]:
+        """The exchanges of a download, without those that are only still to be ended."""
+        return [
+            (taker, running)
+            for taker, running in self._active.items()
+            if running.course is course and taker.is_receiving
+        ]
+
     def _try_another(self, download: Download, course: Course, now: float) -> None:
         """Have a source measured of which nothing is known, instead of the slowest if need be."""
         url = course.mirrors.unmeasured(download.sources, now)
@@ -335,7 +341,7 @@ class Pool:
             return
         if len(self._active) < self._jobs and self._send_piece(download, url, course, now):
             return
-        under_way = [each for each in self._active.items() if each[1].course is course]
+        under_way = self._under_way(course)
         taker, running = min(under_way, key=lambda each: each[1].pace, default=(None, None))
         if taker and running and (isinstance(taker, Piece) or running.pace < _CRAWL):
             taker.give_way(url)
