@@ -300,6 +300,8 @@ class Pool:
         for at in self._hosts.values():
             if at.long:
                 at.growth.look(now, at.at_work)
+        if self._rate.is_set:  # what is slow then is this side
+            return
         for download, course in list(self._courses.items()):
             is_due = now - course.compared >= _COMPARE_EVERY
             if is_due and download.is_long and download.division.is_possible:

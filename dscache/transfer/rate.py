@@ -16,6 +16,11 @@ class RateLimit:
         self._free = 0.0
         self._last = time.monotonic()
 
+    @property
+    def is_set(self) -> bool:
+        """True if there is a limit."""
+        return self._rate > 0
+
     def spend(self, count: int) -> None:
         self._free -= count
 
