@@ -59,9 +59,9 @@ class Call:
     @property
     def policy(self) -> Policy:
         """How often and how long to try again."""
-        from dscache.sources.retry import Policy
+        from dscache.sources.retry import policy_of
 
-        return Policy(self.settings.retries, self.settings.max_retry_wait)
+        return policy_of(self.settings)
 
     def open_place(self, address: str) -> Place:
         """The registry files at an address: a folder, a `file:` URL or an http(s) prefix.

@@ -22,7 +22,7 @@ from dscache.model import Artifact
 from dscache.settings import Settings
 from dscache.sources.dispatch import Sources, rewritten
 from dscache.sources.options import NO_HEADERS
-from dscache.sources.retry import Budget, Policy
+from dscache.sources.retry import Budget, policy_of
 from dscache.sources.small import is_there
 from dscache.transfer.download import Download, State
 from dscache.transfer.failures import failure_of
@@ -144,7 +144,7 @@ class ParallelDownloader:
     def _is_there(self, chosen: Settings, url: str) -> bool:
         sources = self._sources(chosen, url, tempfile.gettempdir(), to_log)
         try:
-            return is_there(sources, url, policy=_policy(chosen))
+            return is_there(sources, url, policy=policy_of(chosen))
         finally:
             sources.close()
 
@@ -167,7 +167,7 @@ class ParallelDownloader:
         progress = _Progress(self._progressbar, sink)
         sources = self._sources(chosen, url, folder, progress)
         artifact = Artifact(path=file_name(url), hash=None, urls=(url,))
-        policy = _policy(chosen)
+        policy = policy_of(chosen)
         download = Download(
             key=artifact.path,
             artifact=artifact,
@@ -256,10 +256,6 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str]:
         if name.title() in _OURS:
             raise UsageError(f"header {name!r}: which bytes are asked for is not the caller's part")
     return {name.title(): value for name, value in headers.items()}
-
-
-def _policy(chosen: Settings) -> Policy:
-    return Policy(chosen.retries, chosen.max_retry_wait)
 
 
 @contextmanager

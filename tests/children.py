@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,13 +91,20 @@ def _drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-@contextmanager
 def running(
     code: str, *arguments: str, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """A new interpreter runs `code`, which finds the arguments in sys.argv; killed at the end."""
+    return interpreter("-c", code, *arguments, environment=environment)
+
+
+@contextmanager
+def interpreter(
+    *words: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A new interpreter with these words on its command line; killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": str(_ROOT), **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,25 +6,22 @@ The server limits each connection, so that a client with several of them has rea
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.children import running
+from tests.children import interpreter, running
 from tests.downloads import Desk, moments
 from tests.making import artifact, content
 from tests.origin import BEFORE_ANSWER, Drip, Drop, Fault, Refuse, Stall, origin
 from tests.servers import Server, nginx
 from tests.stores import faults_of
 
-ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
 BIG = content(64 * MIB, 1)
 JOBS = 4
@@ -93,21 +90,10 @@ def test_a_kill_costs_what_was_on_its_way(desk: Desk, server: Server) -> None:
     assert faults_of(desk.root) == []
 
 
-@contextmanager
-def fetching(desk: Desk, *options: str) -> Iterator[subprocess.Popen[str]]:
+def fetching(desk: Desk, *options: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """`dscache fetch big`; killed at the end, should it still run."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dscache", "fetch", "big", *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment(desk)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    words = ("-m", "dscache", "fetch", "big", *options)
+    return interpreter(*words, environment=environment(desk))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dscache.settings import Settings
 from dscache.sources.exchange import Failure, Trouble
 
 _FIRST_DELAY = 0.2
@@ -19,6 +20,11 @@ class Policy:
 
     retries: int = 5
     max_retry_wait: float = 300
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy that the user has configured."""
+    return Policy(settings.retries, settings.max_retry_wait)
 
 
 class Budget:

@@ -93,13 +93,8 @@ class Store:
         return path
 
     def _check_version(self) -> None:
-        try:
+        with filesystem.storage_errors(f"the cache folder {self.layout.root} cannot be read"):
             version = filesystem.parsed(self.layout.version, _read_version)
-        except StorageError:
-            raise
-        except OSError as error:
-            what = f"the cache folder {self.layout.root} cannot be read"
-            raise filesystem.storage_error(what, error) from error
         if version is not None and version > FORMAT:
             raise StorageError(
                 f"the cache {self.layout.root} has format {version}; "
