@@ -1,4 +1,4 @@
-"""Bringing: what is missing comes into the store; transfer, view, record, for many at once.
+"""Bringing: what is missing comes into the store; transfer, unpack, view, record, for many at once.
 
 Each step sees only what the step before made. A dataset's record is written last; until then
 nothing that was done counts, and whatever is done again finds its bytes in the store.
@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from dscache import view
+from dscache import recording
 from dscache.call import Call
-from dscache.errors import DscacheError, ManualDownload, NotFound
+from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
-from dscache.hits import Wish, hit, prove, view_of
+from dscache.hits import hit
 from dscache.model import Artifact, Dataset
 from dscache.registry import manifest
 from dscache.results import Fetched
-from dscache.store import Blob, File, Record
+from dscache.store import Blob, File
 from dscache.store.locks import Lock
-from dscache.store.owner import this_boot
-from dscache.transfer.delivery import Delivered, Delivery, Limits
+from dscache.store.trees import Tree
+from dscache.transfer.delivery import Delivery, Limits
 from dscache.transfer.space import check_space, space_needed
-from dscache.transfer.wants import Want, is_small
+from dscache.transfer.wants import Delivered, Want, is_small
+from dscache.unpack.rules import Limits as UnpackLimits
+from dscache.wishes import Wish
 
 Outcome = tuple[Wish, Fetched]
 
@@ -43,6 +44,7 @@ class Job:
 
     wish: Wish
     files: list[File] = field(default_factory=list)
+    trees: list[tuple[Artifact, Tree]] = field(default_factory=list)
     missing: int | None = None
     error: DscacheError | None = None
     downloaded: int = 0
@@ -62,12 +64,14 @@ class Job:
         self.resumed += delivered.resumed
         if self.missing is not None:
             self.missing -= 1
+        self.fresh |= delivered.is_new
+        artifact, blob, tree = delivered.want.artifact, delivered.blob, delivered.tree
         if delivered.error:
             self.error = self.error or delivered.error
-        elif delivered.blob:
-            blob, path = delivered.blob, delivered.want.artifact.path
-            self.files.append(File(path, blob.sha256, blob.size, blob.xxh3_128))
-            self.fresh |= delivered.is_new
+        elif tree:
+            self.trees.append((artifact, tree))
+        elif blob:
+            self.files.append(File(artifact.path, blob.sha256, blob.size, blob.xxh3_128))
 
     def release(self) -> None:
         """Let go of the lock, if it is held."""
@@ -104,8 +108,6 @@ class Bringing:
 
     def _tell(self, dataset: Dataset) -> None:
         name = str(dataset.reference)
-        if any(artifact.unpack for artifact in dataset.artifacts):
-            self._emit(Notice(f"{name}: archives are left packed; unpack them yourself"))
         others = self._store.records.contents(dataset)
         if others and dataset.content[:8] not in others:
             self._emit(Notice(f"{name} has other content than before; both are kept, side by side"))
@@ -167,6 +169,9 @@ class Bringing:
             rate=settings.limit_rate,
             max_unknown_size=settings.max_unknown_size,
             policy=self._call.policy,
+            unpack=UnpackLimits(
+                settings.unpack_max_members, settings.unpack_max_bytes, settings.unpack_max_ratio
+            ),
             offline=settings.offline,
         )
         delivery = Delivery(self._store, self._call.sources, limits, self._emit)
@@ -181,14 +186,12 @@ class Bringing:
             local = dataset.base.startswith("file:")
             listed = manifest.read(job.manifest.path, dataset.manifest, local=local)
             return (each for each in listed if wish.wants(each.path))
-        chosen = [each for each in dataset.artifacts if wish.wants(each.path)]
+        chosen = _chosen(wish)
         job.missing = len(chosen)
         return chosen
 
     def _announce(self, jobs: Sequence[Job]) -> None:
-        chosen = [
-            each for job in jobs for each in job.dataset.artifacts if job.wish.wants(each.path)
-        ]
+        chosen = [each for job in jobs for each in _chosen(job.wish)]
         self._emit(Planned(len(chosen), sum(each.size or 0 for each in chosen)))
         check_space(self._store, space_needed(self._store, chosen))
 
@@ -203,48 +206,16 @@ class Bringing:
         return job.wish, replace(found, bytes_downloaded=job.downloaded, bytes_resumed=job.resumed)
 
     def _record(self, job: Job) -> Fetched:
-        if not job.files:
-            raise _no_match(job.wish)
+        trees = [
+            recording.unpacked(self._store, job.wish, artifact, tree)
+            for artifact, tree in job.trees
+        ]
         status = "downloaded" if job.fresh else "linked"
-        if found := hit(self._store, job.wish):  # another process finished it meanwhile
-            return replace(found, status=status)
-        files = tuple(job.files)
-        folder = view_of(self._store, job.dataset)
-        view.build(folder, files, self._store.layout.blob)
-        if self._store.durable:
-            self._store.sync(files)
-            view.sync(folder, files, self._store.layout.blob)
-        self._store.records.put(self._merged(job, files))
-        return job.wish.fetched(folder, files, status)
+        return recording.record(self._store, job.wish, job.files, trees, status)
 
-    def _merged(self, job: Job, files: tuple[File, ...]) -> Record:
-        """The record of these files and of those that an earlier selection brought."""
-        dataset = job.dataset
-        earlier = self._store.records.get(dataset)
-        if earlier and not (earlier.proven or prove(self._store, earlier)):
-            earlier = None
-        together = files
-        if earlier:
-            ours = {file.path for file in files}
-            together = (*(file for file in earlier.files if file.path not in ours), *files)
-        if dataset.manifest:
-            complete = not job.wish.patterns or bool(earlier and earlier.complete)
-        else:
-            complete = len(together) == len(dataset.artifacts)
-        return Record(
-            registry=dataset.registry,
-            name=dataset.name,
-            version=dataset.version,
-            content=dataset.content,
-            complete=complete,
-            files=together,
-            boot=this_boot(),
-            durable=self._store.durable and (earlier is None or earlier.durable),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            summary=dataset.summary,
-            url=dataset.base,
-            first_use=dataset.first_use,
-        )
+
+def _chosen(wish: Wish) -> list[Artifact]:
+    return [each for artifact in wish.dataset.artifacts for each in wish.wants_of(artifact)]
 
 
 def _wants(plans: Sequence[Iterable[Artifact]]) -> Iterator[Want]:
@@ -256,16 +227,6 @@ def _failed(job: Job, error: DscacheError) -> Fetched:
     if isinstance(error, ManualDownload):
         error.hint = f"afterwards run `dscache import {job.dataset.name} FILE`"
     return job.wish.failed(error)
-
-
-def _no_match(wish: Wish) -> NotFound:
-    paths = [artifact.path for artifact in wish.dataset.artifacts]
-    shown = ", ".join(paths[:5]) + (", …" if len(paths) > 5 else "")
-    return NotFound(
-        f"no file of {wish.dataset.reference} matches {' or '.join(wish.patterns)}",
-        hint=f"its files are {shown}" if paths else "",
-        files=list(wish.patterns),
-    )
 
 
 def _lock_key(job: Job) -> str:

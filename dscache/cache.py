@@ -17,11 +17,12 @@ from dscache.call import Call, folder_of
 from dscache.errors import DscacheError, NotCached
 from dscache.events import Emit, to_log
 from dscache.fetching import fetch
-from dscache.hits import Wish, hit
+from dscache.hits import hit
 from dscache.model import Reference
 from dscache.results import Available, Cached, Fetched, Info, RegistryInUse, Usage
 from dscache.settings import Settings
 from dscache.view import Target
+from dscache.wishes import Wish
 
 Patterns = str | Iterable[str]
 StrPath = str | os.PathLike[str]

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dscache.call import Call
-from dscache.hits import Wish, hit
+from dscache.hits import hit
 from dscache.model import Reference
 from dscache.results import Available, Cached, DatasetUsage, Info, Usage
+from dscache.wishes import Wish
 
 
 def cached(call: Call) -> list[Cached]:

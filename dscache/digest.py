@@ -131,6 +131,19 @@ def sums_of(path: str, algorithms: Iterable[str] = ()) -> Sums:
     return sums
 
 
+def fast_sum(data: bytes | memoryview) -> str:
+    """The xxh3_128 of some bytes in hex."""
+    return _fast_function()(data)
+
+
+@lru_cache(maxsize=1)
+def _fast_function() -> Callable[[bytes | memoryview], str]:
+    import xxhash  # late: as above
+
+    function: Callable[[bytes | memoryview], str] = xxhash.xxh3_128_hexdigest
+    return function
+
+
 def fast_sum_of(path: str) -> str:
     """The xxh3_128 of a whole file in hex: at memory speed, a proof against accidents only."""
     fast = hasher("xxh3_128")

@@ -47,12 +47,28 @@ class Failed(msgspec.Struct, frozen=True):
     message: str
 
 
+class Extracted(msgspec.Struct, frozen=True):
+    """`done` of the `size` bytes of an archive that is here have been unpacked."""
+
+    path: str
+    done: int
+    size: int
+
+
 class Retrying(msgspec.Struct, frozen=True):
     """A connection failed; the same source is asked again in `delay` seconds."""
 
     key: str
     reason: str
     delay: float
+
+
+class Linked(msgspec.Struct, frozen=True):
+    """`done` files of a view stand in `folder`, of `total`, which is 0 where it is not known."""
+
+    folder: str
+    done: int
+    total: int
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -68,7 +84,18 @@ class Notice(msgspec.Struct, frozen=True):
     message: str
 
 
-Event = Planned | Started | Advanced | Finished | Failed | Retrying | Waiting | Notice
+Event = (
+    Planned
+    | Started
+    | Advanced
+    | Finished
+    | Failed
+    | Extracted
+    | Retrying
+    | Linked
+    | Waiting
+    | Notice
+)
 Emit = Callable[[Event], None]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from dscache import fetching, retrieving
 from dscache.call import Call
-from dscache.hits import Wish
 from dscache.model import Artifact, Dataset, Reference
 from dscache.registry import manifest, pooch
+from dscache.wishes import Wish
 
 
 def pooch_registry(call: Call, reference: Reference) -> str:

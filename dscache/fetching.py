@@ -12,9 +12,10 @@ from dscache import view
 from dscache.call import Call
 from dscache.errors import DscacheError
 from dscache.events import Notice
-from dscache.hits import Wish, hit, view_of
+from dscache.hits import hit, view_of
 from dscache.quantities import show_size
 from dscache.results import Fetched
+from dscache.wishes import Wish
 
 
 def fetch(
@@ -63,12 +64,14 @@ def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetc
     if found.error or record is None:
         return found
     folder = f"{target.folder}/{wish.dataset.name}" if target.separate else target.folder
-    files = [file for file in record.files if wish.wants(file.path)]
+    wants = wish.wants if wish.patterns else None
+    items = view.Contents(call.store, record.files, record.trees, wants)
+    count = 0 if wants else len(record.files) + sum(each.files for each in record.trees)
     source = view_of(call.store, wish.dataset)
     if target.mode == "auto":
         target = replace(target, mode=call.settings.link)
     try:
-        placed = view.place(target, folder, files, source)
+        placed = view.place(target, folder, items, source, emit=call.emit, total=count)
     except DscacheError as error:
         return wish.failed(error)
     copied = f": {show_size(placed.copied)} were copied" if placed.copied else ""

@@ -39,7 +39,9 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 _WINDOWS = os.name == "nt"
 _LINUX = sys.platform.startswith("linux")
+_MACOS = sys.platform == "darwin"
 _FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
+_NAMELESS = getattr(os, "O_TMPFILE", 0)  # of open: the file has no name; Linux only
 _KEEP_SIZE = 1  # linux/falloc.h
 _TMPFS = 0x01021994  # linux/magic.h
 _COPY_CHUNK = 8 << 20
@@ -54,12 +56,18 @@ _RACY = _NANOSECONDS // 20
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def create(path: str, *, final: bool = False) -> int:
+def create(path: str, *, final: bool = False, program: bool = False) -> int:
     """Create a file that must not exist and return its descriptor, open for reading and writing.
 
     `final` makes it read-only for everybody from the start; the descriptor can still write.
+    `program` makes it executable.
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o444 if final else 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
+    return os.open(path, flags, _mode(final, program))
+
+
+def _mode(final: bool, program: bool) -> int:
+    return (0o444 if final else 0o666) | (0o111 if program else 0)
 
 
 @contextmanager
@@ -127,14 +135,14 @@ def unnamed(folder: str) -> Iterator[int]:
         yield file.fileno()
 
 
-def write(fd: int, chunks: Sequence[bytes], offset: int) -> int:
+def write(fd: int, chunks: Sequence[bytes | memoryview], offset: int) -> int:
     """Write all of `chunks` one after the other at `offset`; return the bytes written."""
     total = sum(map(len, chunks))
     written = 0
     if 1 < len(chunks) <= _MOST_CHUNKS and hasattr(os, "pwritev"):
         written = os.pwritev(fd, chunks, offset)
     if written < total:
-        rest = memoryview(b"".join(chunks))[written:]
+        rest = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))[written:]
         while rest:
             rest = rest[_write_some(fd, rest, offset + total - len(rest)) :]
     return total
@@ -207,6 +215,30 @@ def sync_path(path: str) -> None:
         os.close(fd)
 
 
+def sync_all(folder: str) -> None:
+    """Bring all that was written to the filesystem of `folder` to the disk.
+
+    One call instead of one for each file: with 50,000 files the difference is minutes.
+    """
+    if _LINUX:
+        import ctypes  # late: few calls need it
+
+        fd = os.open(folder, os.O_RDONLY | _BINARY)
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.syncfs(fd):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), folder)
+        finally:
+            os.close(fd)
+        return
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not os.path.islink(path := f"{parent}/{name}"):
+                sync_path(path)
+        sync_path(parent)
+
+
 def rename(source: str, target: str) -> None:
     """Move `source` to `target` in one step, replacing a file that stands there."""
     for pause in _PATIENCE:
@@ -257,6 +289,11 @@ def make_folder(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
+def new_folder(path: str) -> None:
+    """Make a folder that must not exist, in one that does."""
+    os.mkdir(path)
+
+
 def remove_tree(path: str) -> None:
     """Remove a folder of our own with all it holds; that it is gone already is fine."""
     if _WINDOWS:
@@ -280,26 +317,103 @@ def touch(path: str) -> None:
             raise
 
 
-def clone(source: str, target: str) -> None:
-    """Make `target` share the bytes of `source` until either is written to (reflink).
+def clone(source: str, target: str, *, program: bool = False) -> None:
+    """Make the new file `target` share the bytes of `source` until either is written to (reflink).
+
+    By FICLONE on Linux (btrfs, XFS, bcachefs, OCFS2), by clonefile on macOS (APFS). Windows has it
+    on ReFS only, by a call that shares cluster by cluster: not supported here.
 
     Raises:
         OSError: with an errno in `UNSUPPORTED` where this filesystem cannot.
     """
-    if not _LINUX:
+    if _LINUX:
+        import fcntl
+
+        with open(source, "rb") as reader:
+            appear(target, lambda fd: fcntl.ioctl(fd, _FICLONE, reader.fileno()), program=program)
+    elif _MACOS:
+        import ctypes  # late: as above
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.clonefile(os.fsencode(source), os.fsencode(target), ctypes.c_uint32(0)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), source, None, target)
+        os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) | stat.S_IWUSR)
+    else:
         raise OSError(errno.ENOTSUP, "reflinks are not supported here", target)
-    import fcntl
-
-    with open(source, "rb") as reader, created(target) as fd:
-        fcntl.ioctl(fd, _FICLONE, reader.fileno())
 
 
-def copy(source: str, target: str, *, final: bool = False) -> None:
-    """Copy the bytes of `source` into the new file `target`, `final` as for `create`."""
-    with open(source, "rb", buffering=0) as reader, created(target, final=final) as fd:
+def copy(source: str, target: str, *, final: bool = False, program: bool = False) -> None:
+    """Copy the bytes of `source` into the new file `target`; the rest is as for `create`."""
+
+    def fill(fd: int) -> None:
         offset = 0
+        reader.seek(0)
         while chunk := reader.read(_COPY_CHUNK):
             offset += write(fd, [chunk], offset)
+
+    with open(source, "rb", buffering=0) as reader:
+        appear(target, fill, final=final, program=program)
+
+
+def appear(
+    target: str, fill: Callable[[int], object], *, final: bool = False, program: bool = False
+) -> None:
+    """Make the new file `target` with what `fill` writes to its descriptor: all of it, or no file.
+
+    On Linux the file has no name until it is whole, so that a killed process leaves nothing behind
+    in a folder that is not ours. Where a file without a name cannot be made (network filesystems,
+    FUSE, FAT; whatever open says, the other way says it again if it is more than that) or cannot
+    be given one (no /proc), it has a hidden name beside the target first, and is renamed.
+
+    Raises:
+        FileExistsError: something stands at `target`.
+    """
+    if _appear_named_last(target, fill, _mode(final, program)):
+        return
+    temporary = beside(target)
+    fd = create(temporary, final=final, program=program)
+    try:
+        try:
+            fill(fd)
+        finally:
+            os.close(fd)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        rename(temporary, target)
+    except BaseException:
+        drop(temporary)
+        raise
+
+
+def _appear_named_last(target: str, fill: Callable[[int], object], mode: int) -> bool:
+    """False if this cannot be had here."""
+    if not _NAMELESS:
+        return False
+    try:
+        fd = os.open(os.path.dirname(target) or ".", _NAMELESS | os.O_RDWR | _BINARY, mode)
+    except OSError:
+        return False
+    try:
+        nameless = f"/proc/self/fd/{fd}"
+        if not os.path.exists(nameless):
+            return False
+        fill(fd)
+        try:
+            # A folder to start from makes Python call linkat, which follows the link in /proc.
+            os.link(nameless, target, src_dir_fd=fd, follow_symlinks=True)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def beside(path: str) -> str:
+    """A new hidden name in the same folder."""
+    return os.path.join(os.path.dirname(path), f".dscache-{os.urandom(8).hex()}.tmp")
 
 
 def publish_bytes(data: bytes, target: str, *, durable: bool = False) -> None:

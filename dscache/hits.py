@@ -6,63 +6,16 @@ nothing that only a download needs.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable
 
-import msgspec
 from msgspec import structs
 
 from dscache import view
-from dscache.errors import DscacheError, StorageError
+from dscache.errors import StorageError
 from dscache.model import Dataset
 from dscache.results import Fetched
-from dscache.store import Blob, File, Record, Store
-
-
-class Wish(msgspec.Struct, frozen=True, eq=False):
-    """A dataset that is asked for, or those of its files that match a pattern.
-
-    Patterns are fnmatch patterns on the whole relative path; `*` crosses `/`.
-    """
-
-    dataset: Dataset
-    patterns: tuple[str, ...] = ()
-    began: float = msgspec.field(default_factory=time.perf_counter)
-
-    def wants(self, path: str) -> bool:
-        """True if the selection holds that file of the dataset."""
-        return not self.patterns or any(fnmatchcase(path, each) for each in self.patterns)
-
-    def fetched(self, folder: str, files: Sequence[File], status: str) -> Fetched:
-        """The result for files that stand in the dataset's folder."""
-        dataset = self.dataset
-        single = len(dataset.artifacts) == 1 and not dataset.manifest
-        return Fetched(
-            name=dataset.name,
-            version=dataset.version,
-            registry=dataset.registry,
-            path=_path_of(f"{folder}/{files[0].path}" if single else folder),
-            status=status,
-            size=sum(file.size for file in files),
-            seconds=time.perf_counter() - self.began,
-        )
-
-    def failed(self, error: DscacheError) -> Fetched:
-        """The result where something went wrong."""
-        return Fetched(
-            name=self.dataset.name,
-            version=self.dataset.version,
-            registry=self.dataset.registry,
-            seconds=time.perf_counter() - self.began,
-            error=error,
-        )
-
-
-#: Taking a path apart is a good part of a hit, and a process asks for few of them again and again.
-_path_of = lru_cache(maxsize=256)(Path)
+from dscache.store import Blob, Record, Store
+from dscache.wishes import Wish
 
 
 def hit(store: Store, wish: Wish) -> Fetched | None:
@@ -73,14 +26,17 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
     record = store.records.get(wish.dataset)
     if record is None:
         return None
-    files = selected(store, wish, record)
-    if files is None:
+    if wish.patterns:
+        looks, size = _selection(store, wish, record)
+    else:
+        looks, size = (record.looks(view.LOOKED_AT), record.size) if record.complete else (None, 0)
+    if looks is None:
         return None
     folder = view_of(store, wish.dataset)
-    if not (record.proven or prove(store, record)) or not view.is_whole(folder, files):
+    if not (record.proven or prove(store, record)) or not view.is_whole(folder, looks):
         return None
     store.records.use(wish.dataset)
-    return wish.fetched(folder, files, "cached")
+    return wish.fetched(folder, size, "cached")
 
 
 def view_of(store: Store, dataset: Dataset) -> str:
@@ -88,30 +44,55 @@ def view_of(store: Store, dataset: Dataset) -> str:
     return store.layout.view(dataset.registry, dataset.name, dataset.version, dataset.content)
 
 
-def selected(store: Store, wish: Wish, record: Record) -> Sequence[File] | None:
-    """The recorded files that are asked for; None if one may be missing."""
-    if record.complete and not wish.patterns:
-        return record.files
-    files = [file for file in record.files if wish.wants(file.path)]
-    if not record.complete:
+def _selection(
+    store: Store, wish: Wish, record: Record
+) -> tuple[list[tuple[str, int]] | None, int]:
+    """The files to look at, path and size, and the bytes of all that are asked for.
+
+    None for the files if some may be missing, or none is known to match.
+    """
+    if not record.complete and not _has_all(store, wish, record):
+        return None, 0
+    # Of archives that were unpacked for a selection, only the view knows which members stand in it.
+    is_open = any(not each.complete for each in record.trees)
+    looks: list[tuple[str, int]] = []
+    size = 0
+    try:
+        for item in view.Contents(store, record.files, record.trees, wish.wants):
+            size += item.size
+            if item.kind == "file" and (is_open or len(looks) < view.LOOKED_AT):
+                looks.append((item.path, item.size))
+    except FileNotFoundError:
+        return None, 0  # the tree is gone, and with it the names of its members
+    return looks or None, size
+
+
+def _has_all(store: Store, wish: Wish, record: Record) -> bool:
+    """True if everything of the dataset that may match has been recorded."""
+    files = {file.path for file in record.files}
+    if wish.dataset.manifest:
         listed = _listed(store, wish.dataset)
-        here = {file.path for file in files}
-        if listed is None or any(wish.wants(path) and path not in here for path in listed):
-            return None
-    return files or None
+        return listed is not None and not any(
+            wish.wants(path) and path not in files for path in listed
+        )
+    trees = {each.path for each in record.trees}
+    return all(
+        needed.path in (trees if needed.unpack else files)
+        for artifact in wish.dataset.artifacts
+        for needed in wish.wants_of(artifact)
+    )
 
 
 def _listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
-    """The paths of all files of a dataset; None where its manifest is not here."""
-    if dataset.manifest is None:
-        return (artifact.path for artifact in dataset.artifacts)
-    blob = store.blobs.find(dataset.manifest.file.digests)
-    if blob is None:
+    """The paths of all files of a dataset with a manifest; None where that is not here."""
+    listing = dataset.manifest
+    blob = store.blobs.find(listing.file.digests) if listing else None
+    if listing is None or blob is None:
         return None
     from dscache.registry import manifest  # late: most datasets have none
 
     local = dataset.base.startswith("file:")
-    return (each.path for each in manifest.read(blob.path, dataset.manifest, local=local))
+    return (each.path for each in manifest.read(blob.path, listing, local=local))
 
 
 def prove(store: Store, record: Record) -> bool:
@@ -122,14 +103,17 @@ def prove(store: Store, record: Record) -> bool:
         if blob is None:
             return False
         blobs.append(blob)
+    if not all(store.trees.find(each.sha256, each.recipe) for each in record.trees):
+        return False
     folder = store.layout.view(record.registry, record.name, record.version, record.content)
+    contents = view.Contents(store, record.files, record.trees)
     try:
-        view.build(folder, record.files, store.layout.blob)
+        view.build(folder, contents)
         for blob in blobs:
             store.blobs.sync(blob)
-        view.sync(folder, record.files, store.layout.blob)
+        view.sync(folder, contents)
         store.records.put(structs.replace(record, durable=True))
     except StorageError:
         # A full or read-only disk: what is right can be used, and is verified again next time.
-        return view.is_sound(folder, record.files, store.layout.blob)
+        return view.is_sound(folder, contents)
     return True

@@ -14,10 +14,11 @@ from dscache import fetching, filesystem
 from dscache.call import Call
 from dscache.digest import Sums, sums_of
 from dscache.errors import IntegrityError, NotFound
-from dscache.hits import Wish
 from dscache.model import Artifact, Dataset
 from dscache.results import Fetched
 from dscache.store import Store
+from dscache.transfer.here import is_here
+from dscache.wishes import Wish
 
 
 def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
@@ -34,7 +35,7 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
     for file in files:
         _take(call.store, dataset, file)
     wish = Wish(dataset)
-    missing = [each for each in dataset.artifacts if not call.store.blobs.find(each.digests)]
+    missing = [each for each in dataset.artifacts if not is_here(call.store, each)]
     if not missing:
         return fetching.fetch(call, [wish])[wish]
     return Fetched(

@@ -18,8 +18,7 @@ import msgspec
 
 from dscache.digest import Digest
 from dscache.errors import InvalidFile, UnsafeError, UsageError
-
-RECIPES = frozenset({"tar", "zip", "gzip", "bzip2", "xz", "zstd", "auto"})
+from dscache.recipes import recipe_for, unpacked_path
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -38,7 +37,7 @@ def is_name(text: str) -> bool:
         _NAME.fullmatch(text) is not None
         and not text.endswith(".")
         and text not in _RESERVED
-        and not _is_device(text)
+        and not is_device(text)
     )
 
 
@@ -53,7 +52,8 @@ def version_order(version: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
-def _is_device(part: str) -> bool:
+def is_device(part: str) -> bool:
+    """True for a part of a path that names a device on Windows."""
     return part.split(".", 1)[0].rstrip(" ").casefold() in _DEVICES
 
 
@@ -131,7 +131,7 @@ def _path_fault(path: str, parts: list[str]) -> str:
     for part in parts:
         if part in ("", "."):
             return "has an empty part"
-        if _is_device(part):
+        if is_device(part):
             return f"has the part {part!r}, a device name on Windows"
         if len(part.encode()) > 255:
             return f"has a part of {len(part.encode())} bytes; file systems take 255"
@@ -183,25 +183,6 @@ def collisions(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield path, other
 
 
-# What compression programs append to the name of a single file.
-_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
-
-
-def unpacked_path(path: str, recipe: str, folder: str = "") -> str | None:
-    """Where the content of a single compressed file stands: its name without the suffix.
-
-    In `folder`, else beside where the compressed file would be. None for an archive, whose members
-    name themselves. `auto` goes by the name: `a.csv.gz` is a file, `a.tar.gz` and `a.zip` are not.
-    """
-    suffixes = tuple(_SUFFIXES.values()) if recipe == "auto" else (_SUFFIXES.get(recipe, "/"),)
-    parent, slash, name = path.rpartition("/")
-    suffix = next((each for each in suffixes if name.lower().endswith(each)), "")
-    stem = name[: -len(suffix)] if suffix else ""
-    if recipe not in _SUFFIXES and (not stem or stem.lower().endswith(".tar")):
-        return None
-    return (f"{folder}/" if folder else parent + slash) + (stem or name)
-
-
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One file of a dataset.
@@ -225,6 +206,16 @@ class Artifact:
     manual: str = ""
     unpack: str = ""
     unpack_to: str = ""
+
+    @property
+    def recipe(self) -> str:
+        """How it is unpacked, as far as entry and name say; empty where it is not."""
+        return recipe_for(self.path, self.unpack) if self.unpack else ""
+
+    @property
+    def single(self) -> str | None:
+        """Where the content of a single compressed file stands; None for everything else."""
+        return unpacked_path(self.path, self.unpack, self.unpack_to) if self.unpack else None
 
     @property
     def digests(self) -> tuple[Digest, ...]:

@@ -10,9 +10,10 @@ import urllib.parse
 from dscache.digest import Digest
 from dscache.errors import UsageError
 from dscache.events import Emit, Notice
-from dscache.hits import Wish
-from dscache.model import RECIPES, Artifact, Dataset, check_path, content_of
+from dscache.model import Artifact, Dataset, check_path, content_of
+from dscache.recipes import RECIPES
 from dscache.urls import file_name, redacted
+from dscache.wishes import Wish
 
 REGISTRY = "urls"
 _SCHEMES = ("https", "http", "ftp", "sftp", "doi", "file")

@@ -21,9 +21,9 @@ from dscache.model import (
     content_of,
     is_name,
     is_version,
-    unpacked_path,
     version_order,
 )
+from dscache.recipes import unpacked_path
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,99}", fullmatch=True).filter(is_name)
 VERSIONS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", fullmatch=True)

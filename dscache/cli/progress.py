@@ -20,6 +20,7 @@ from dscache.events import (
     Event,
     Failed,
     Finished,
+    Linked,
     Notice,
     Planned,
     Retrying,
@@ -82,6 +83,7 @@ class _State:
         self._bytes = 0
         self._of = 0
         self._note = ""
+        self._linked: Linked | None = None
         self._past: deque[tuple[float, int]] = deque()
 
     def take(self, event: Event) -> None:
@@ -106,6 +108,8 @@ class _State:
                 self._files.pop(key, None)
             case Waiting(what, holder):
                 self._note = f"waiting for {what}: {holder} has the lock"
+            case Linked():
+                self._linked = event
             case _:
                 pass
 
@@ -128,6 +132,13 @@ class _State:
         total = ProgressBar(total=self._of or None, completed=here, pulse=not self._of)
         label = f"{self._finished} of {self._planned} files" if self._planned else "total"
         table.add_row(Text(label), total, Text(self._summary(here)))
+        if linked := self._linked:
+            known = f" of {linked.total:,}" if linked.total else ""
+            bar = ProgressBar(
+                total=linked.total or None, completed=linked.done, pulse=not linked.total
+            )
+            label = f"linking into {linked.folder}"
+            table.add_row(Text(label), bar, Text(f"{linked.done:,}{known}"))
         if self._note:
             table.add_row(Text(self._note), "", "")
         return table

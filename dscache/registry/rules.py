@@ -15,14 +15,13 @@ import msgspec
 from dscache.digest import Digest
 from dscache.errors import DscacheError, InvalidFile, UnsafeError, UsageError
 from dscache.model import (
-    RECIPES,
     Occupied,
     check_path,
     is_name,
     is_plain_path,
     is_version,
-    unpacked_path,
 )
+from dscache.recipes import RECIPES, unpacked_path
 from dscache.registry.tables import Alias, ArtifactEntry, Entry, ManifestEntry
 from dscache.urls import is_loopback, redacted
 

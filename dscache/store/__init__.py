@@ -17,13 +17,14 @@ from dscache.errors import StorageError
 from dscache.store.blobs import SMALL, Blob, Blobs
 from dscache.store.layout import CACHEDIR_TAG, FORMAT, Layout, key_of
 from dscache.store.owner import this_boot
-from dscache.store.records import File, Record, Records
+from dscache.store.records import File, Record, Records, Unpacked
 
 if TYPE_CHECKING:
     from dscache.store.locks import Locks
     from dscache.store.parts import Parts
+    from dscache.store.trees import Trees
 
-__all__ = ["SMALL", "Blob", "File", "Layout", "Record", "Store", "key_of"]
+__all__ = ["SMALL", "Blob", "File", "Layout", "Record", "Store", "Unpacked", "key_of"]
 
 
 class Store:
@@ -50,6 +51,13 @@ class Store:
         from dscache.store.locks import Locks
 
         return Locks(self.layout, self._lock_timeout)
+
+    @cached_property
+    def trees(self) -> Trees:
+        """The unpacked archives of this root; made on first use, as above."""
+        from dscache.store.trees import Trees
+
+        return Trees(self.layout, durable=self.durable)
 
     def parts(self) -> Parts:
         """The parts, with what earlier attempts left looked up anew."""

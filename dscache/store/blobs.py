@@ -85,6 +85,27 @@ class Blobs:
             unproven = [each for each in wanted if not self._is_known(blob, each)]
             return blob if not unproven or self._check(blob, unproven) else None
 
+    def known(self, digests: Iterable[Digest]) -> str | None:
+        """The sha256 of what has all of `digests`, as far as is known; the bytes may be gone."""
+        wanted = tuple(digests)
+        sha256 = self._resolve(wanted)
+        if sha256 is None:
+            return None
+        others = (each for each in wanted if each.algorithm != "sha256")
+        return sha256 if all(self._alias(each) == sha256 for each in others) else None
+
+    def drop(self, sha256: str) -> int:
+        """Remove a blob; return the bytes that it had. That it is gone already is fine."""
+        path = self._layout.blob(sha256)
+        with filesystem.storage_errors("a file of the cache cannot be removed"):
+            try:
+                size = os.stat(path).st_size
+            except FileNotFoundError:
+                return 0
+            filesystem.unlink(path)
+            filesystem.unlink(self._layout.proof(sha256))
+        return size
+
     def may_have(self, digest: Digest) -> bool:
         """True if a file is there under that digest, believed or not."""
         sha256 = self._resolve((digest,))

@@ -7,6 +7,9 @@
     aliases/<algorithm>/ab/cdef…    another hash of a blob: its sha256 in hex and a newline
     parts/<key>.<token>.part        bytes in progress, one file per attempt
     parts/<key>.<token>.json        the journal of that attempt, written before its part
+    parts/<key>.<token>.tree/       a tree in the making
+    trees/ab/cdef….<recipe>-<n>/    an unpacked blob: its files in files/, the list of them in
+                                    members, and tree.json, which says whether it can be believed
     datasets/<registry>/<name>/<version>+<8 hex>/…      what fetch returns
     records/<registry>/<name>@<version>+<8 hex>.json    a finished fetch; its time is the last use
     registries/<key>/…              entries of remote registries, as last read
@@ -27,6 +30,9 @@ from dscache.digest import Digest
 
 #: The number in VERSION. A change that older programs would misread raises it.
 FORMAT = 1
+
+#: How recipes unpack, as part of a tree's name. A change that makes other trees raises it.
+UNPACKING = 1
 
 CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -77,6 +83,16 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
 
     def journal(self, key: str, token: str) -> str:
         return f"{self.root}/parts/{key}.{token}.json"
+
+    def draft(self, key: str, token: str) -> str:
+        return f"{self.root}/parts/{key}.{token}.tree"
+
+    @property
+    def trees(self) -> str:
+        return f"{self.root}/trees"
+
+    def tree(self, sha256: str, recipe: str) -> str:
+        return f"{self.root}/trees/{sha256[:2]}/{sha256[2:]}.{recipe}-{UNPACKING}"
 
     def lock(self, key: str) -> str:
         return f"{self.root}/locks/{key}.lock"

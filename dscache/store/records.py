@@ -34,10 +34,39 @@ class File(msgspec.Struct, frozen=True, array_like=True, gc=False):
     xxh3_128: str
 
 
+class Unpacked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One archive of a recorded dataset, of which the members stand in the view.
+
+    Attributes:
+        path: of the artifact.
+        sha256, size, xxh3_128: of the archive, which may be gone.
+        recipe: how it was unpacked.
+        place: the folder of the view in which the members stand, "" for its root; of a single
+            compressed file its path.
+        files: how many of the members are files.
+        bytes: what these hold.
+        complete: all members stand there, not only a selection.
+        looks: path in the view and size of the first files, for a quick look.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    xxh3_128: str
+    recipe: str
+    place: str
+    files: int
+    bytes: int
+    complete: bool
+    looks: tuple[tuple[str, int], ...] = ()
+
+
 class Record(msgspec.Struct, frozen=True):
     """A finished fetch.
 
     Attributes:
+        files: those that stand in the view as they came.
+        trees: the archives of which the members do.
         complete: every file of the dataset is here, not only a selection.
         boot: where and when the bytes were written; None counts as another boot.
         durable: the bytes were synced after they were written.
@@ -56,12 +85,20 @@ class Record(msgspec.Struct, frozen=True):
     summary: str = ""
     url: str = ""
     first_use: bool = False
+    trees: tuple[Unpacked, ...] = ()
     format: int = 1
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
+        """Bytes of all files as they stand in the dataset."""
+        return sum(file.size for file in self.files) + sum(each.bytes for each in self.trees)
+
+    def looks(self, count: int) -> list[tuple[str, int]]:
+        """Path and size of at most `count` files: what a hit looks at."""
+        looks = [(file.path, file.size) for file in self.files[:count]]
+        for each in self.trees:
+            looks += each.looks[: count - len(looks)]
+        return looks
 
     @property
     def proven(self) -> bool:

@@ -1,6 +1,7 @@
 """Delivery: every artifact that is wanted becomes a blob of the store.
 
-What is in the store already is handed out at once. The rest is claimed, so that of many processes
+An archive that is to be unpacked becomes a tree as well, under the same claim. What is in the
+store already is handed out at once. The rest is claimed, so that of many processes
 one downloads: what somebody else has claimed is waited for after everything of one's own is done,
 holding no claim, so that no two processes ever wait for each other. Locks are kept only where they
 pay, for files above `SMALL`; the small files of a dataset are covered by the lock of their fetch.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from dscache import filesystem
 from dscache.errors import (
@@ -28,30 +30,18 @@ from dscache.store import Blob, Store
 from dscache.store.locks import Lock
 from dscache.store.parts import Parts
 from dscache.transfer.download import Download, State, Tried
+from dscache.transfer.extraction import Extraction, Extractions
 from dscache.transfer.failures import failure_of, manual
 from dscache.transfer.hashing import hashing_threads
-from dscache.transfer.pool import Pool
+from dscache.transfer.here import tree_of
+from dscache.transfer.pool import Pool, Task
 from dscache.transfer.sink import Memory, Trailed
 from dscache.transfer.space import FULL, too_little
-from dscache.transfer.wants import Want, claim_key, is_small
+from dscache.transfer.wants import Delivered, Want, claim_key, is_small
 
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A want that came true, or the error that says why not.
-
-    Attributes:
-        downloaded: bytes that crossed the network.
-        resumed: bytes that earlier attempts had left.
-        is_new: the blob was not in the store before.
-    """
-
-    want: Want
-    blob: Blob | None
-    error: DscacheError | None = None
-    downloaded: int = 0
-    resumed: int = 0
-    is_new: bool = False
+if TYPE_CHECKING:
+    from dscache.unpack.rules import Limits as UnpackLimits
+    from dscache.unpack.unpacking import Unpacking
 
 
 @dataclass(frozen=True)
@@ -62,6 +52,7 @@ class Limits:
     rate: int
     max_unknown_size: int
     policy: Policy
+    unpack: UnpackLimits
     offline: bool = False
 
 
@@ -78,7 +69,8 @@ class Delivery:
         self._budget = Budget(limits.policy)
         self._ready: list[Delivered] = []
         self._deferred: list[Want] = []
-        self._claims: dict[Download, tuple[Want, Lock | None]] = {}
+        self._claims: dict[Task, tuple[Want, Lock | None]] = {}
+        self._extractions = Extractions(store, limits.unpack, limits.jobs, emit)
         self._same: dict[str, list[Want]] = {}
 
     def run(self, wants: Iterable[Want]) -> Iterator[Delivered]:
@@ -95,41 +87,45 @@ class Delivery:
         except StorageError as error:
             raise self._explained(error) from error
         finally:
-            for download, (_, lock) in self._claims.items():
-                download.sink.keep()
+            for task, (_, lock) in self._claims.items():
+                if isinstance(task, Extraction):
+                    task.unpacking.stop()
+                else:
+                    task.sink.keep()
                 if lock:
                     lock.release()
+            self._extractions.close()
             self._executor.shutdown()
 
     def _deliver(
         self, wants: Iterable[Want], claim: Callable[[str], Lock | None]
     ) -> Iterator[Delivered]:
-        with closing(self._pool.run(self._downloads(wants, claim))) as finished:
-            for download in finished:
-                delivered = self._finish(download)
+        with closing(self._pool.run(self._tasks(wants, claim))) as finished:
+            for task in finished:
+                delivered = self._finish(task)
                 yield from self._hand_out()
-                yield delivered
-                yield from self._twins(self._same.pop(download.key), delivered)
+                if delivered:
+                    yield delivered
+                    twins = self._same.pop(claim_key(delivered.want.artifact))
+                    yield from self._twins(twins, delivered)
         yield from self._hand_out()
 
     def _hand_out(self) -> Iterator[Delivered]:
         ready, self._ready = self._ready, []
         yield from ready
 
-    def _downloads(
-        self, wants: Iterable[Want], claim: Callable[[str], Lock | None]
-    ) -> Iterator[Download]:
-        """The downloads that are needed; what needs none becomes ready on the way."""
+    def _tasks(self, wants: Iterable[Want], claim: Callable[[str], Lock | None]) -> Iterator[Task]:
+        """What has to be done; wants that need nothing become ready on the way."""
         for want in wants:
             try:
-                download = self._download(want, claim)
+                task = self._task(want, claim)
             except DscacheError as error:
-                self._ready.append(Delivered(want, None, error))
+                self._ready.append(Delivered(want, error=error))
             else:
-                if download:
-                    yield download
+                if task:
+                    yield task
 
-    def _download(self, want: Want, claim: Callable[[str], Lock | None]) -> Download | None:
+    def _task(self, want: Want, claim: Callable[[str], Lock | None]) -> Task | None:
         artifact = want.artifact
         if self._is_here(want):
             return None
@@ -137,7 +133,6 @@ class Delivery:
         if key in self._same:
             self._same[key].append(want)
             return None
-        artifact = self._usable(artifact)
         lock = None
         if not is_small(artifact):
             lock = claim(key)
@@ -148,20 +143,33 @@ class Delivery:
                 lock.release()
                 return None
         try:
-            download = self._begin(key, artifact)
+            task = self._extraction(want) or self._begin(key, artifact)
         except BaseException:
             if lock:
                 lock.release()
             raise
-        self._claims[download] = want, lock
+        self._claims[task] = want, lock
         self._same[key] = []
-        return download
+        return task
 
     def _is_here(self, want: Want) -> bool:
+        delivered = self._look(want)
+        if delivered:
+            self._ready.append(delivered)
+        return delivered is not None
+
+    def _look(self, want: Want) -> Delivered | None:
+        """What the store has for a want already, if that is enough."""
+        if want.artifact.unpack:
+            tree = tree_of(self._store, want.artifact)
+            return Delivered(want, tree=tree) if tree else None
         blob = self._store.blobs.find(want.artifact.digests)
-        if blob:
-            self._ready.append(Delivered(want, blob))
-        return blob is not None
+        return Delivered(want, blob) if blob else None
+
+    def _extraction(self, want: Want) -> Extraction | None:
+        """What there is to do where only the tree is missing."""
+        blob = self._store.blobs.find(want.artifact.digests) if want.artifact.unpack else None
+        return self._extractions.begin(Delivered(want, blob)) if blob else None
 
     def _usable(self, artifact: Artifact) -> Artifact:
         """The artifact with those of its sources that may be asked."""
@@ -179,6 +187,7 @@ class Delivery:
         return replace(artifact, urls=local)
 
     def _begin(self, key: str, artifact: Artifact) -> Download:
+        artifact = self._usable(artifact)
         return Download(
             key=key,
             artifact=artifact,
@@ -195,7 +204,8 @@ class Delivery:
             return Memory(algorithms)
         with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
             part = self._parts.begin(key, artifact.size)
-        return Trailed(part, algorithms, self._executor)
+        unpacking = self._extractions.follow(artifact, key, part.path)
+        return Trailed(part, algorithms, self._executor, unpacking)
 
     def _claim(self, key: str) -> Lock | None:
         lock: Lock | None = self._store.locks.attempt(key)
@@ -211,32 +221,47 @@ class Delivery:
         """Of a disk that is full, say how much is missing."""
         if error.facts.get("errno") not in FULL:
             return error
-        sinks = [(download.total or 0, download.sink) for download in self._claims]
+        downloads = [each for each in self._claims if isinstance(each, Download)]
+        sinks = [(download.total or 0, download.sink) for download in downloads]
         needed = sum(max(0, size - sink.allocated) for size, sink in sinks)
         return too_little(self._store, needed, sum(sink.count for _, sink in sinks))
 
-    def _finish(self, download: Download) -> Delivered:
-        want, lock = self._claims[download]
-        blob, error = None, None
+    def _finish(self, task: Task) -> Delivered | None:
+        """What came of a task; None where its blob is still to be unpacked."""
+        want, lock = self._claims[task]
+        if isinstance(task, Extraction):
+            delivered = self._with_tree(task.delivered, task.unpacking)
+        else:
+            delivered = self._stored(want, task)
+            if delivered.blob and want.artifact.unpack:
+                unpacking = task.sink.unpacking if isinstance(task.sink, Trailed) else None
+                if unpacking is None:
+                    self._extract(task, delivered, lock)
+                    return None
+                delivered = self._with_tree(delivered, unpacking)
+        if delivered.error:
+            self._emit(Failed(claim_key(want.artifact), str(delivered.error)))
+        del self._claims[task]
+        if lock:
+            lock.release()
+        return delivered
+
+    def _stored(self, want: Want, download: Download) -> Delivered:
+        """The blob of a download that has ended, or why there is none."""
+        delivered = Delivered(want, downloaded=download.received, resumed=download.kept)
         try:
             samples = [self._set_aside(want, tried) for tried in download.tried]
             if download.state is State.DONE:
                 blob = self._publish(want.artifact, download)
                 self._emit(Finished(download.key, blob.size))
-            else:
-                download.sink.keep()
-                kept = download.sink.count
-                error = failure_of(download.artifact, download.tried, kept, samples)
+                return replace(delivered, blob=blob, is_new=True)
+            download.sink.keep()
+            kept = download.sink.count
+            error = failure_of(download.artifact, download.tried, kept, samples)
         except StorageError as refused:
             error = self._explained(refused)
             download.sink.keep()
-        if error:
-            self._emit(Failed(download.key, str(error)))
-        del self._claims[download]
-        if lock:
-            lock.release()
-        is_new = blob is not None
-        return Delivered(want, blob, error, download.received, download.kept, is_new)
+        return replace(delivered, error=error)
 
     def _publish(self, artifact: Artifact, download: Download) -> Blob:
         sink, sums = download.sink, download.verified
@@ -251,21 +276,40 @@ class Delivery:
             sink.part.forget()
             return blob
 
+    def _extract(self, done: Task, delivered: Delivered, lock: Lock | None) -> None:
+        """Have what was delivered unpacked; the claim stays until that is done."""
+        task = self._extractions.begin(delivered)
+        del self._claims[done]
+        self._claims[task] = delivered.want, lock
+        self._pool.add(task)
+
+    def _with_tree(self, delivered: Delivered, unpacking: Unpacking) -> Delivered:
+        """What was delivered, unpacked; or why it cannot be. The blob stays in the store."""
+        if delivered.blob is None:
+            raise RuntimeError("what is unpacked is here")
+        try:
+            return replace(delivered, tree=unpacking.publish(delivered.blob))
+        except StorageError as error:
+            return replace(delivered, error=self._explained(error))
+        except DscacheError as error:
+            return replace(delivered, error=error)
+
     def _twins(self, twins: list[Want], delivered: Delivered) -> Iterator[Delivered]:
         """What comes of other wants of this call for the very file that was delivered."""
         for twin in twins:
-            if delivered.blob is None and twin.artifact.urls != delivered.want.artifact.urls:
-                self._deferred.append(twin)  # it has sources of its own
-            elif delivered.blob is None:
-                yield Delivered(twin, None, delivered.error)
+            has_other_sources = twin.artifact.urls != delivered.want.artifact.urls
+            if delivered.blob is None and not has_other_sources:
+                yield Delivered(twin, error=delivered.error)
+            elif delivered.blob and (found := self._look_again(twin)):
+                yield found
             else:
-                yield self._look_again(twin)
+                self._deferred.append(twin)
 
-    def _look_again(self, want: Want) -> Delivered:
+    def _look_again(self, want: Want) -> Delivered | None:
         try:
-            return Delivered(want, self._store.blobs.find(want.artifact.digests))
+            return self._look(want)
         except DscacheError as error:
-            return Delivered(want, None, error)
+            return Delivered(want, error=error)
 
     def _set_aside(self, want: Want, tried: Tried) -> str:
         """Keep what a source has sent instead of the file, and say so; return where it is."""

@@ -26,6 +26,9 @@ class Trail:
         self._algorithms = tuple(algorithms)
         self._executor = executor
         self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._sums = Sums(self._algorithms)
         self._hashed = 0
         self._grown = 0
@@ -66,10 +69,10 @@ class Trail:
         if self._last_run:
             wait([self._last_run])
 
-    def restarted(self) -> Trail:
-        """A trail for the same file from its start."""
+    def restart(self) -> None:
+        """Forget all hashes: the file begins again."""
         self.stop()
-        return Trail(self._path, self._algorithms, self._executor)
+        self._begin()
 
     def _wake(self) -> None:
         if not self._working and self._has_work():

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dscache.events import Advanced, Emit, Started
 from dscache.sources.exchange import Failure, Head, Source, Trouble
 from dscache.transfer.download import Download, State
+from dscache.transfer.extraction import Extraction
 from dscache.transfer.hosts import Host
 from dscache.transfer.mirrors import SOON, Mirrors, lags
 from dscache.transfer.pieces import Piece
@@ -41,6 +42,9 @@ _COMPARE_EVERY = 0.5
 _CRAWL = 64 << 10
 
 
+Task = Download | Extraction
+
+
 class Pool:
     """Runs the downloads of one call.
 
@@ -61,12 +65,16 @@ class Pool:
         self._ready: deque[Download] = deque()
         self._later: list[tuple[float, int, Download]] = []
         self._shared: set[Download] = set()
-        self._ended: deque[Download] = deque()
+        self._ended: deque[Task] = deque()
         self._order = itertools.count()
         self._is_moving = False
 
-    def run(self, downloads: Iterator[Download]) -> Generator[Download, None, None]:
-        """Yield each download when it is done or has failed, in the order in which that happens.
+    def add(self, extraction: Extraction) -> None:
+        """Look after an archive that is here, too; `run` yields it when it is unpacked."""
+        self._ended.append(extraction)
+
+    def run(self, tasks: Iterator[Task]) -> Generator[Task, None, None]:
+        """Yield each task when it is done or has failed, in the order in which that happens.
 
         However this ends, what has arrived is in the sinks; letting go of them is the caller's
         part.
@@ -75,7 +83,7 @@ class Pool:
         try:
             while True:
                 self._start_ready()
-                more = more and self._fill(downloads)
+                more = more and self._fill(tasks)
                 self._divide()
                 if not self._held():
                     return
@@ -88,18 +96,21 @@ class Pool:
     def _held(self) -> int:
         return len(self._active) + len(self._ready) + len(self._later) + len(self._ended)
 
-    def _fill(self, downloads: Iterator[Download]) -> bool:
-        """Take new downloads as far as there is room. False when there are no more.
+    def _fill(self, tasks: Iterator[Task]) -> bool:
+        """Take new tasks as far as there is room. False when there are no more.
 
         Those that wait for their host are claimed already, so that there should not be many.
         """
         while self._has_room():
-            download = next(downloads, None)
-            if download is None:
+            task = next(tasks, None)
+            if task is None:
                 return False
-            path, size = download.artifact.path, download.artifact.size
-            self._emit(Started(download.key, path, size, download.kept))
-            self._queue(download)
+            if isinstance(task, Extraction):
+                self.add(task)
+                continue
+            path, size = task.artifact.path, task.artifact.size
+            self._emit(Started(task.key, path, size, task.kept))
+            self._queue(task)
             self._start_ready()
         return True
 
@@ -206,18 +217,18 @@ class Pool:
         else:
             time.sleep(look)
 
-    def _settle(self) -> Iterator[Download]:
+    def _settle(self) -> Iterator[Task]:
         """Hand out what is done or has failed."""
         for _ in range(len(self._ended)):
-            download = self._ended.popleft()
-            if download.state is State.HASHING:
-                download.verify()
-            if download.state is State.HASHING:
-                self._ended.append(download)
-            elif download.state is State.READY:
-                self._queue(download)
+            task = self._ended.popleft()
+            if task.state is State.HASHING:
+                task.verify()
+            if task.state is State.HASHING:
+                self._ended.append(task)
+            elif task.state is State.READY and isinstance(task, Download):
+                self._queue(task)
             else:
-                yield download
+                yield task
 
     def _receive(self) -> None:
         self._is_moving = False

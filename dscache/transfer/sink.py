@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dscache import filesystem
 from dscache.digest import Sums
 from dscache.store.parts import Part
 from dscache.store.ranges import Ranges
 from dscache.transfer.hashing import Trail
+
+if TYPE_CHECKING:
+    from dscache.unpack.unpacking import Unpacking
 
 _READ = 1 << 20
 
@@ -155,15 +158,25 @@ class Memory:
 
 
 class Trailed:
-    """Writes a part and hashes behind it."""
+    """Writes a part, hashes behind it, and unpacks it on the way if it is an archive."""
 
     is_divisible = True
 
-    def __init__(self, part: Part, algorithms: Iterable[str], executor: Executor) -> None:
+    def __init__(
+        self,
+        part: Part,
+        algorithms: Iterable[str],
+        executor: Executor,
+        unpacking: Unpacking | None = None,
+    ) -> None:
         self.part = part
+        self.unpacking = unpacking
         self._executor = executor
         self._trail = Trail(part.path, algorithms, executor)
-        self._trail.grow(part.size)
+        self._followers: list[Trail | Unpacking] = [self._trail]
+        if unpacking:
+            self._followers.append(unpacking)
+        self._grow()
         self._syncing: Future[int] | None = None
 
     @property
@@ -192,16 +205,18 @@ class Trailed:
 
     def write(self, chunks: list[bytes], offset: int | None = None) -> None:
         self.part.write(chunks, offset)
-        self._trail.grow(self.part.size)
+        self._grow()
 
     def restart(self) -> None:
         self._end_sync()
-        self._trail = self._trail.restarted()
+        self._restart_followers()
         self.part.restart()
 
     def sums(self) -> Sums | None:
-        self._trail.complete()
-        return self._trail.sums()
+        for follower in self._followers:
+            follower.complete()
+        is_unpacked = self.unpacking is None or self.unpacking.is_done
+        return self._trail.sums() if is_unpacked else None
 
     def first_bytes(self, count: int) -> bytes:
         with open(self.part.path, "rb") as file:
@@ -214,12 +229,13 @@ class Trailed:
 
     def rewrite(self, chunks: Iterator[bytes]) -> None:
         self._end_sync()
-        self._trail = self._trail.restarted()
+        self._restart_followers()
         self.part.rewrite(chunks)
-        self._trail.grow(self.part.size)
+        self._grow()
 
     def keep(self) -> None:
-        self._trail.stop()
+        for follower in self._followers:
+            follower.stop()
         try:
             self._end_sync()
         except OSError:  # the disk has lost bytes, and nobody knows which
@@ -239,6 +255,14 @@ class Trailed:
             self._syncing = self._executor.submit(self.part.sync)
         elif self._syncing.done():
             self._end_sync()
+
+    def _grow(self) -> None:
+        for follower in self._followers:
+            follower.grow(self.part.size)
+
+    def _restart_followers(self) -> None:
+        for follower in self._followers:
+            follower.restart()
 
     def _end_sync(self) -> None:
         syncing, self._syncing = self._syncing, None

@@ -10,6 +10,7 @@ from dscache.errors import StorageError
 from dscache.model import Artifact
 from dscache.quantities import show_size
 from dscache.store import Store
+from dscache.transfer.here import tree_of
 from dscache.transfer.wants import claim_key, is_small
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -28,7 +29,8 @@ def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
     needed = 0
     for each in sized:
         identity = each.identity
-        if not (identity and store.blobs.may_have(identity)):
+        is_here = identity and store.blobs.may_have(identity)
+        if not (is_here or (each.unpack and tree_of(store, each))):
             has = 0 if is_small(each) else parts.room(claim_key(each))
             needed += max(0, (each.size or 0) - has)
     return needed

@@ -1,4 +1,4 @@
-"""What a call wants, and the name under which it is claimed and kept. Pure."""
+"""What a call wants, the name under which it is claimed and kept, and what comes of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass
 
 from dscache.digest import Digest
+from dscache.errors import DscacheError
 from dscache.model import Artifact
-from dscache.store import SMALL, key_of
+from dscache.store import SMALL, Blob, key_of
+from dscache.store.trees import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,27 @@ class Want:
 
     fetch: int
     artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A want that came true, or the error that says why not.
+
+    Attributes:
+        blob: the file; None for an archive of which only the tree is here.
+        tree: what the archive holds, if it is to be unpacked.
+        downloaded: bytes that crossed the network.
+        resumed: bytes that earlier attempts had left.
+        is_new: the blob was not in the store before.
+    """
+
+    want: Want
+    blob: Blob | None = None
+    tree: Tree | None = None
+    error: DscacheError | None = None
+    downloaded: int = 0
+    resumed: int = 0
+    is_new: bool = False
 
 
 def is_small(artifact: Artifact) -> bool:

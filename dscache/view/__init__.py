@@ -1,15 +1,22 @@
 """Views: the files of a dataset under the names people know, linked, not copied without need.
 
 Inside the cache a view is a folder that appears with one rename (`cached`). In a folder of the
-user, files appear one by one, each with one rename, and nothing of the user's is replaced unless
-asked for (`placing`). What both share, how one file comes to its name, is in `links`.
+user files appear one by one, each in one step, and nothing of the user's is replaced unless asked
+for (`placing`, which looks first: `room`). What both share: what there is to place (`items`), the
+folders that this needs (`outline`), and how one file comes to its name (`links`).
+
+Views may have millions of items. They are iterated, several times, and never held together.
 """
 
 from dscache.view.cached import LOOKED_AT, build, is_sound, is_whole, sync
+from dscache.view.contents import Contents
+from dscache.view.items import Item
 from dscache.view.placing import Placed, Target, place
 
 __all__ = [
     "LOOKED_AT",
+    "Contents",
+    "Item",
     "Placed",
     "Target",
     "build",

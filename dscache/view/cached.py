@@ -3,120 +3,142 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dscache import filesystem
-from dscache.store import File
-from dscache.view.links import beside, link, link_new, parents, stands_as
+from dscache.errors import StorageError
+from dscache.view.items import Item
+from dscache.view.links import Ways, shown_otherwise, stands_as
+from dscache.view.outline import folders_of
 
 #: Ways to a file of a view, the best first. A copy in the cache is read-only, as a link would be.
 _MODES = ("hardlink", "symlink", "sealed copy")
-#: A hit looks at the sizes of no more files than this.
+#: A hit looks at the sizes of no more files than this; who calls `is_whole` limits them.
 LOOKED_AT = 64
 
 
-def is_whole(folder: str, files: Sequence[File]) -> bool:
-    """A quick look whether the files stand in the folder with their sizes (the first 64)."""
+def is_whole(folder: str, looks: Sequence[tuple[str, int]]) -> bool:
+    """A quick look whether files stand in the folder, each given by its path and its size.
+
+    Without any, whether there is the folder.
+    """
     try:
-        for file in files[:LOOKED_AT]:
-            if os.stat(f"{folder}/{file.path}").st_size != file.size:
+        for path, size in looks:
+            if os.stat(f"{folder}/{path}").st_size != size:
                 return False
-        if not files:
+        if not looks:
             os.stat(folder)
     except OSError:
         return False
     return True
 
 
-def is_sound(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> bool:
-    """A thorough look: every file is a link to its blob, or has the right bytes as a copy.
+def is_sound(folder: str, items: Iterable[Item]) -> bool:
+    """A thorough look: every file is a link to its source, or has the right bytes as a copy.
 
     Raises:
         StorageError: the disk does not let it be looked at.
     """
     with filesystem.storage_errors(f"the view {folder} cannot be read"):
-        return all(stands_as(f"{folder}/{f.path}", f, blob(f.sha256)) for f in files)
+        return all(stands_as(f"{folder}/{item.path}", item) for item in items)
 
 
-def build(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
+def build(folder: str, items: Iterable[Item]) -> None:
     """Make the view in the cache, or mend the one that is there.
 
     Args:
         folder: where the view stands.
-        files: what it holds; files of an existing view that are not among them stay.
-        blob: the path of a blob, by its sha256.
+        items: what it holds, iterated several times; what an existing view has besides stays.
 
     Raises:
+        UnsafeError: an item stands below a link.
         StorageError: the disk does not take it.
     """
     with filesystem.storage_errors(f"the view {folder} cannot be made"):
+        folders = folders_of(items)
         if os.path.isdir(folder):
-            _mend(folder, files, blob)
+            _mend(folder, items, folders)
         else:
-            _publish(folder, files, blob)
+            _publish(folder, items, folders)
 
 
-def sync(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
-    """Bring a view whose blobs are synced to the disk: its folders, and copies where it has them.
+def sync(folder: str, items: Iterable[Item]) -> None:
+    """Bring a view whose sources are synced to the disk: its folders, and copies where it has them.
 
     Raises:
         StorageError: the disk does not take it.
     """
     with filesystem.storage_errors(f"the view {folder} cannot be synced"):
-        for file in files:
-            path = f"{folder}/{file.path}"
-            if not os.path.samefile(path, blob(file.sha256)):
+        for item in items:
+            path = f"{folder}/{item.path}"
+            if item.kind == "file" and not os.path.samefile(path, item.source):
                 filesystem.sync_path(path)
-        for parent in sorted({parent for file in files for parent in parents(file.path)}):
-            filesystem.sync_path(f"{folder}/{parent}")
+        for path in folders_of(items):
+            filesystem.sync_path(f"{folder}/{path}")
         filesystem.sync_path(folder)
         filesystem.sync_path(os.path.dirname(folder))
 
 
-def _publish(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
-    temporary = beside(folder)
+def _publish(folder: str, items: Iterable[Item], folders: Sequence[str]) -> None:
+    temporary = filesystem.beside(folder)
     filesystem.make_folder(temporary)
     try:
-        _fill(temporary, files, blob, folder)
+        for path in folders:
+            filesystem.make_folder(f"{temporary}/{path}")
+        _fill(temporary, items, folder)
         try:
             filesystem.rename(temporary, folder)
         except OSError:
             if not os.path.isdir(folder):
                 raise
-            _mend(folder, files, blob)  # another process was faster
+            _mend(folder, items, folders)  # another process was faster
             filesystem.remove_tree(temporary)
     except BaseException:
         filesystem.remove_tree(temporary)
         raise
 
 
-def _fill(folder: str, files: Sequence[File], blob: Callable[[str], str], final: str) -> None:
+def _fill(folder: str, items: Iterable[Item], final: str) -> None:
     """Link everything into the new folder, which is going to be `final`."""
-    made = {""}
-    for file in files:
-        parent = file.path.rpartition("/")[0]
-        if parent not in made:
-            filesystem.make_folder(f"{folder}/{parent}")
-            made.add(parent)
-        source = blob(file.sha256)
-        pointing = _pointer(source, f"{final}/{file.path}")
-        link_new(source, f"{folder}/{file.path}", _MODES, pointing)
+    ways = Ways(_MODES, _relative(final))
+    for item in items:
+        if item.kind != "folder":
+            there = f"{folder}/{item.path}"
+            try:
+                ways.make(item, there)
+            except FileExistsError:
+                if not stands_as(there, item):
+                    raise _one_name(item.path, final) from None
 
 
-def _mend(folder: str, files: Sequence[File], blob: Callable[[str], str]) -> None:
-    for file in files:
-        there, source = f"{folder}/{file.path}", blob(file.sha256)
-        if not stands_as(there, file, source):
-            filesystem.make_folder(os.path.dirname(there))
-            link(source, there, _MODES, _pointer(source, there))
+def _mend(folder: str, items: Iterable[Item], folders: Sequence[str]) -> None:
+    for path in folders:
+        if not os.path.isdir(f"{folder}/{path}"):
+            filesystem.make_folder(f"{folder}/{path}")
+    ways = Ways(_MODES, _relative(folder))
+    for item in items:
+        there = f"{folder}/{item.path}"
+        if item.kind != "folder" and not stands_as(there, item):
+            if os.path.lexists(there) and shown_otherwise(folder, item.path):
+                raise _one_name(item.path, folder)
+            ways.replace(item, there)
 
 
-def _pointer(source: str, target: str) -> Callable[[], str]:
-    """What a symbolic link at `target` holds, both being below the cache root, if it is needed."""
+def _relative(final: str) -> Callable[[Item], str]:
+    """What a symbolic link in the view holds, it and the source being below the cache root."""
 
-    def relative() -> str:
+    def relative(item: Item) -> str:
         # As the kernel sees them: a folder of the cache may itself be a symbolic link.
-        folder = os.path.realpath(os.path.dirname(target))
-        return os.path.relpath(os.path.realpath(source), folder)
+        folder = os.path.realpath(os.path.dirname(f"{final}/{item.path}"))
+        return os.path.relpath(os.path.realpath(item.source), folder)
 
     return relative
+
+
+def _one_name(path: str, folder: str) -> StorageError:
+    return StorageError(
+        f"the view {folder} cannot be made: another of its files has the name {path} here",
+        hint="a filesystem that ignores case cannot hold this dataset; "
+        "set DSCACHE_DIR or --cache-dir to a folder on another",
+        files=[path],
+    )

@@ -1,82 +1,126 @@
-"""Links: how one file comes to its name, by the best way that the filesystem grants.
+"""Links: how one item comes to its name, by the best way that the filesystem grants.
 
-Knows no dataset: a source, a target and the ways in order of preference.
+Knows no dataset: an item, a target and the ways in order of preference.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from string import ascii_letters
 
 from dscache import filesystem
 from dscache.digest import fast_sum_of
-from dscache.store import File
+from dscache.view.items import Item
+
+_OTHER_CASE = str.maketrans(ascii_letters, ascii_letters.swapcase())
 
 
-def stands_as(path: str, file: File, source: str) -> str:
-    """How the right content stands at `path` already, as a link mode; "" if it does not."""
+def stands_as(path: str, item: Item) -> str:
+    """How the right content stands at `path` already, "" if it does not.
+
+    For a file it is a link mode, for a folder or a link its kind.
+    """
+    if item.kind == "folder":
+        return "folder" if os.path.isdir(path) else ""
+    if item.kind == "link":
+        return "link" if _leads_to(path) == item.target else ""
     try:
-        found = os.stat(path)
+        entry = os.lstat(path)
+        linked = stat.S_ISLNK(entry.st_mode)
+        found = os.stat(path) if linked else entry
     except OSError:
         return ""
-    if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+    if not stat.S_ISREG(found.st_mode) or found.st_size != item.size:
         return ""
-    if os.path.samestat(found, os.stat(source)):
-        return "symlink" if os.path.islink(path) else "hardlink"
-    return "copy" if fast_sum_of(path) == file.xxh3_128 else ""
+    if os.path.samestat(found, os.stat(item.source)):
+        return "symlink" if linked else "hardlink"
+    return "copy" if fast_sum_of(path) == item.xxh3_128 else ""
 
 
-def link(source: str, target: str, modes: Sequence[str], pointing: Callable[[], str]) -> str:
-    """Make `target` with one rename, by the first of `modes` that works; return which."""
-    temporary = beside(target)
-    mode = link_new(source, temporary, modes, pointing)
-    try:
-        filesystem.rename(temporary, target)
-    except BaseException:
-        filesystem.drop(temporary)
-        raise
-    if os.path.lexists(temporary):  # renaming one hard link over another does nothing (POSIX)
-        filesystem.unlink(temporary)
-    return mode
+class Ways:
+    """The link modes to be tried for each file, the best first, and why some were refused.
 
-
-def link_new(source: str, target: str, modes: Sequence[str], pointing: Callable[[], str]) -> str:
-    """Make `target`, which does not exist, by the first of `modes` that works; return which.
-
-    `pointing` says what a symbolic link is to hold, if it comes to that.
+    Attributes:
+        refused: for each mode that could not be had, what the system first said to it.
     """
-    *better, last = modes
-    for mode in better:
+
+    def __init__(self, modes: Sequence[str], pointing: Callable[[Item], str]) -> None:
+        """`pointing` says what a symbolic link to an item's file holds, if it comes to that."""
+        self.refused: dict[str, str] = {}
+        *self._better, self._last = modes
+        self._pointing = pointing
+
+    def make(self, item: Item, target: str) -> str:
+        """Make `target`, a file or link, in one step; return the mode, or "link" for a link.
+
+        Raises:
+            FileExistsError: something stands there.
+        """
+        if item.kind == "link":
+            filesystem.symlink(item.target, target)
+            return "link"
+        for mode in self._better:
+            try:
+                self._make(mode, item, target)
+            except OSError as error:
+                if error.errno not in filesystem.UNSUPPORTED:
+                    raise
+                self._note(mode, error)
+            else:
+                return mode
+        self._make(self._last, item, target)
+        return self._last
+
+    def replace(self, item: Item, target: str) -> str:
+        """As `make`, and what stands there gives way with one rename."""
+        temporary = filesystem.beside(target)
+        mode = self.make(item, temporary)
         try:
-            _make(mode, source, target, pointing)
-        except OSError as error:
-            if error.errno not in filesystem.UNSUPPORTED:
-                raise
+            filesystem.rename(temporary, target)
+        except BaseException:
+            filesystem.drop(temporary)
+            raise
+        if os.path.lexists(temporary):  # renaming one hard link over another does nothing (POSIX)
+            filesystem.unlink(temporary)
+        return mode
+
+    def _note(self, mode: str, error: OSError) -> None:
+        self.refused.setdefault(mode, os.strerror(error.errno or 0))
+        if mode == "reflink":  # each try costs a file, and it will not work for the others
+            self._better = [each for each in self._better if each != mode]
+
+    def _make(self, mode: str, item: Item, target: str) -> None:
+        if mode == "hardlink":
+            filesystem.link(item.source, target)
+        elif mode == "symlink":
+            filesystem.symlink(self._pointing(item), target)
         else:
-            return mode
-    _make(last, source, target, pointing)
-    return last
+            program = bool(os.stat(item.source).st_mode & stat.S_IXUSR)
+            if mode == "reflink":
+                filesystem.clone(item.source, target, program=program)
+            else:
+                final = mode == "sealed copy"
+                filesystem.copy(item.source, target, final=final, program=program)
 
 
-def beside(path: str) -> str:
-    """A new hidden name in the same folder."""
-    return f"{os.path.dirname(path)}/.dscache-{os.urandom(8).hex()}.tmp"
+def shown_otherwise(folder: str, path: str) -> bool:
+    """True if what stands at `path` below `folder` has another name: this filesystem ignores case.
+
+    Told by the names that it lists, since some have an inode number for each spelling (FUSE).
+    """
+    if not os.path.lexists(f"{folder}/{path.translate(_OTHER_CASE)}"):
+        return False
+    for part in path.split("/"):
+        if part not in os.listdir(folder):
+            return True
+        folder = f"{folder}/{part}"
+    return False
 
 
-def parents(path: str) -> Iterator[str]:
-    """The folders on the way to a relative path, the outermost first."""
-    parts = path.split("/")[:-1]
-    for count in range(1, len(parts) + 1):
-        yield "/".join(parts[:count])
-
-
-def _make(mode: str, source: str, target: str, pointing: Callable[[], str]) -> None:
-    if mode == "hardlink":
-        filesystem.link(source, target)
-    elif mode == "symlink":
-        filesystem.symlink(pointing(), target)
-    elif mode == "reflink":
-        filesystem.clone(source, target)
-    else:
-        filesystem.copy(source, target, final=mode == "sealed copy")
+def _leads_to(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None

@@ -1,21 +1,33 @@
-"""Placing: the files of a view in a folder of the user, where nothing of theirs is lost."""
+"""Placing: the files of a view in a folder of the user, where nothing of theirs is lost.
+
+First all that stands there is looked at (`room`), then files appear one by one, each in one step.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import partial
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 
 import msgspec
 
 from dscache import filesystem
 from dscache.errors import StorageError, UsageError
+from dscache.events import Emit, Linked, to_log
 from dscache.settings import LINK_MODES
-from dscache.store import File
-from dscache.view.links import link, parents, stands_as
+from dscache.view.items import Item
+from dscache.view.links import Ways, stands_as
+from dscache.view.outline import folders_of
+from dscache.view.room import ABSENT, FOUND, IN_THE_WAY, Room, look, twins
 
 _MODES = LINK_MODES[1:]
 _LISTED = 20
+#: Progress: the clock is looked at every so many files, and something is said so often in seconds.
+_FILES_A_LOOK = 500
+_SECONDS_A_WORD = 0.1
+#: Of fewer files nothing is said at the end.
+_MANY = 1_000
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -35,20 +47,45 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What `place` did: the weakest link mode that was used, and the bytes that were copied."""
+    """What `place` did.
+
+    Attributes:
+        mode: the weakest link mode that was used.
+        copied: bytes that were copied.
+        why: under "auto", why no better mode was used, as the system says it: "reflink: Operation
+            not supported; hardlink: Invalid cross-device link".
+    """
 
     mode: str
     copied: int = 0
+    why: str = ""
 
 
-def place(target: Target, folder: str, files: Sequence[File], view: str) -> Placed:
-    """Put the files of a view into `folder`, below or equal to the target's.
+def place(
+    target: Target,
+    folder: str,
+    items: Iterable[Item],
+    view: str,
+    *,
+    emit: Emit = to_log,
+    total: int = 0,
+) -> Placed:
+    """Put the items of a view into `folder`, below or equal to the target's.
 
     What has the right content already stays, but for a link to the cache where another mode than
-    that is asked for by name.
+    that is asked for by name. Interrupted and called again, it goes on.
+
+    Args:
+        target: what the user wants.
+        folder: where the items are going to stand.
+        items: what the view holds, always in the same order: they are iterated several times.
+        view: the folder of the cache that shows them; symbolic links lead there.
+        emit: hears of the progress.
+        total: number of items, 0 where it is not known.
 
     Raises:
         UsageError: there is no such link mode, or the folder is the view itself.
+        UnsafeError: an item stands below a link.
         StorageError: files with other content stand there (nothing was changed), the mode cannot
             be had, or the disk does not take it.
     """
@@ -57,38 +94,130 @@ def place(target: Target, folder: str, files: Sequence[File], view: str) -> Plac
     if os.path.realpath(folder) == os.path.realpath(view):
         raise UsageError(f"{folder} is where the cache keeps these files; choose another folder")
     with filesystem.storage_errors(f"files cannot be put into {folder}"):
-        standing = {f: stands_as(f"{folder}/{f.path}", f, f"{view}/{f.path}") for f in files}
-        _make_room(folder, [file for file, mode in standing.items() if not mode], target.force)
-        wanted = [file for file, mode in standing.items() if not _suits(mode, target.mode)]
-        used = _place(folder, wanted, view, target.mode)
-    modes = used.values() if used else standing.values()
-    weakest = max(modes, key=_MODES.index, default=_MODES[0])
-    return Placed(weakest, sum(file.size for file, mode in used.items() if mode == "copy"))
+        folders = folders_of(items)
+        room = look(folder, items, folders)
+        _make_room(folder, items, room, target.force)
+        _make_folders(folder, folders, room)
+        placing = _Placing(target.mode, folder, view)
+        found = chain(room.found, repeat(ABSENT))
+        for item, code in zip(_told(items, folder, total, emit), found, strict=False):
+            if item.kind != "folder":
+                placing.take(item, code)
+        return placing.done()
 
 
-def _place(folder: str, files: Sequence[File], view: str, mode: str) -> dict[File, str]:
-    """Link the files one by one; return the mode that was used for each."""
-    modes: Sequence[str] = _MODES if mode == "auto" else (mode,)
-    used: dict[File, str] = {}
-    made: set[str] = set()
-    filesystem.make_folder(folder)
-    for file in files:
-        source, there = f"{view}/{file.path}", f"{folder}/{file.path}"
-        parent = os.path.dirname(there)
-        if parent not in made:
-            filesystem.make_folder(parent)
-            made.add(parent)
+class _Placing:
+    """Items on their way into the folder, and by which ways they came."""
+
+    def __init__(self, mode: str, folder: str, view: str) -> None:
+        self._mode = mode
+        self._folder = folder
+        modes = _MODES if mode == "auto" else (mode,)
         # A symbolic link shows the view, with its real names; a hard link must be to the bytes.
-        real = os.path.realpath(source) if os.path.islink(source) else source
+        self._ways = Ways(modes, lambda item: f"{view}/{item.path}")
+        self._used: set[str] = set()
+        self._kept: set[str] = set()
+        self._copied = 0
+        self._late: list[str] = []
+
+    def take(self, item: Item, code: int) -> None:
+        """Bring one item to its name, where the look found what `code` says."""
+        there = f"{self._folder}/{item.path}"
         try:
-            used[file] = link(real, there, modes, partial(str, source))
+            if code == ABSENT:
+                try:
+                    self._note(item, self._ways.make(item, there))
+                    return
+                except FileExistsError:
+                    pass
+                standing = stands_as(there, item)  # another process, or a twin ignoring case
+                if not standing:
+                    self._late.append(item.path)
+                    return
+            else:
+                standing = FOUND[code]
+            if code != IN_THE_WAY and self._suits(standing):
+                self._kept.add(standing)
+            else:
+                self._note(item, self._ways.replace(item, there))
         except OSError as error:
-            if mode in ("auto", "copy") or error.errno not in filesystem.UNSUPPORTED:
+            if self._mode in ("auto", "copy") or error.errno not in filesystem.UNSUPPORTED:
                 raise
-            raise _cannot(mode, there, error) from error
-        if "reflink" in modes[:-1] and used[file] != "reflink":
-            modes = modes[1:]  # nor will it work for the others
-    return used
+            raise _cannot(self._mode, there, error) from error
+
+    def done(self) -> Placed:
+        """What was done in all.
+
+        Raises:
+            StorageError: files appeared after the look, or two have one name here.
+        """
+        if self._late:
+            raise _in_the_way(
+                self._folder,
+                self._late,
+                "holds other files of these names, or ignores case; they were kept and all others "
+                "placed",
+                "move them away, or choose a folder on another filesystem",
+            )
+        modes = (self._used or self._kept) & set(_MODES)
+        weakest = max(modes, key=_MODES.index, default=_MODES[0])
+        better = _MODES[: _MODES.index(weakest)] if self._used and self._mode == "auto" else ()
+        refused = self._ways.refused
+        why = "; ".join(f"{each}: {refused[each]}" for each in better if each in refused)
+        return Placed(weakest, self._copied, why)
+
+    def _suits(self, standing: str) -> bool:
+        """True if what stands there may stay. A copy is the user's own and always does."""
+        return self._mode == "auto" or standing in ("copy", "link", self._mode)
+
+    def _note(self, item: Item, mode: str) -> None:
+        self._used.add(mode)
+        if mode == "copy":
+            self._copied += item.size
+
+
+def _make_room(folder: str, items: Iterable[Item], room: Room, force: bool) -> None:
+    """Make sure that nothing of the user's stands in the way, or with `force` take it away."""
+    blocked = sorted(room.files | room.parents)
+    unchanged = "holds other files of these names; nothing was changed"
+    if blocked and not force:
+        advice = "move them away; or replace them with --force (force=True)"
+        raise _in_the_way(folder, blocked, unchanged, advice)
+    if folders := [path for path in sorted(room.files) if _is_folder(f"{folder}/{path}")]:
+        advice = "move them away; folders are never replaced"
+        raise _in_the_way(folder, folders, unchanged, advice)
+    if room.files and (double := sorted(twins(folder, items, room.files))):
+        ignores = "ignores case, and others have these names too; nothing was changed"
+        raise _in_the_way(folder, double, ignores, "choose a folder on another filesystem")
+    for path in room.parents:  # files are replaced by the rename itself
+        try:
+            filesystem.unlink(f"{folder}/{path}")
+        except OSError:
+            if not _is_folder(f"{folder}/{path}"):  # made by another process meanwhile
+                raise
+
+
+def _make_folders(folder: str, folders: Sequence[str], room: Room) -> None:
+    filesystem.make_folder(folder)
+    for path in folders:
+        if path not in room.existing:
+            filesystem.make_folder(f"{folder}/{path}")
+
+
+def _told(items: Iterable[Item], folder: str, total: int, emit: Emit) -> Iterator[Item]:
+    """The items; now and then it is told how many of them stand."""
+    count, told = 0, time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        if not count % _FILES_A_LOOK and (now := time.monotonic()) - told >= _SECONDS_A_WORD:
+            emit(Linked(folder, count, total))
+            told = now
+    if count > _MANY:
+        emit(Linked(folder, count, total))
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _cannot(mode: str, path: str, error: OSError) -> StorageError:
@@ -99,43 +228,7 @@ def _cannot(mode: str, path: str, error: OSError) -> StorageError:
     )
 
 
-def _suits(standing: str, mode: str) -> bool:
-    """True if what stands there may stay. A copy is the user's own and always does."""
-    return standing in ("copy", mode) or (mode == "auto" and standing != "")
-
-
-def _make_room(folder: str, files: Sequence[File], force: bool) -> None:
-    """Make sure that nothing of the user's stands in the way, or with `force` take it away."""
-    blocked = sorted({path for file in files if (path := _blocked(folder, file.path))})
-    if blocked and not force:
-        raise _in_the_way(folder, blocked, "or replace them with --force (force=True)")
-    folders = [path for path in blocked if _is_folder(f"{folder}/{path}")]
-    if folders:
-        raise _in_the_way(folder, folders, "folders are never replaced")
-    replaced = {file.path for file in files}  # by the rename itself
-    for path in blocked:
-        if path not in replaced:
-            filesystem.unlink(f"{folder}/{path}")
-
-
-def _blocked(folder: str, path: str) -> str:
-    """The first part of `path` at which something of the user's stands in the way, or ""."""
-    for parent in parents(path):
-        there = f"{folder}/{parent}"
-        if os.path.lexists(there) and not os.path.isdir(there):
-            return parent
-    return path if os.path.lexists(f"{folder}/{path}") else ""
-
-
-def _is_folder(path: str) -> bool:
-    return os.path.isdir(path) and not os.path.islink(path)
-
-
-def _in_the_way(folder: str, blocked: Sequence[str], advice: str) -> StorageError:
+def _in_the_way(folder: str, blocked: Sequence[str], what: str, advice: str) -> StorageError:
     listed = "".join(f"\n  {path}" for path in blocked[:_LISTED])
     more = f"\n  and {len(blocked) - _LISTED} more" if len(blocked) > _LISTED else ""
-    return StorageError(
-        f"{folder} holds other files of these names; nothing was changed:{listed}{more}",
-        hint=f"move them away; {advice}",
-        files=list(blocked),
-    )
+    return StorageError(f"{folder} {what}:{listed}{more}", hint=advice, files=list(blocked))

@@ -1,0 +1,271 @@
+"""Trees: what archives hold, unpacked once per machine. Only this module makes a `Tree`.
+
+A tree appears with one rename, its list of members and its summary with it. It is believed only
+if it was written in the running boot, or synced to the disk after it was verified, and if every
+file has the size that the list gives; else it is as good as none, and is mended file by file when
+the same archive is unpacked again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import msgspec
+
+from dscache import filesystem
+from dscache.digest import fast_sum_of
+from dscache.store.blobs import Blob
+from dscache.store.drafts import FILES, MEMBERS, SUMMARY, Draft
+from dscache.store.layout import Layout
+from dscache.store.members import FOLDER, LINK, Member, read
+from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
+
+_OWNER = "owner.json"
+_MAX_SUMMARY = 4096
+
+
+class Tree(msgspec.Struct, frozen=True, gc=False):
+    """The published extraction of a blob.
+
+    Attributes:
+        sha256, size, xxh3_128: of the blob, which may be gone by now.
+        recipe: how it was unpacked.
+        path: folder of the members.
+        files: how many of them are files.
+        bytes: what these hold.
+    """
+
+    sha256: str
+    size: int
+    xxh3_128: str
+    recipe: str
+    path: str
+    files: int
+    bytes: int
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    sha256: str
+    size: int
+    xxh3_128: str
+    files: int
+    bytes: int
+    list_sum: str
+    boot: Boot | None
+    durable: bool
+    format: int = 1
+
+    @property
+    def holds(self) -> bool:
+        """True if no power cut can have come between writing and now."""
+        return self.durable or (self.boot is not None and self.boot == this_boot())
+
+
+class Trees:
+    """The trees of one cache root. With `durable` each is synced before it is published."""
+
+    def __init__(self, layout: Layout, *, durable: bool) -> None:
+        self._layout = layout
+        self._durable = durable
+
+    def find(self, sha256: str, recipe: str) -> Tree | None:
+        """The tree of a blob, if it is here and can be believed.
+
+        Raises:
+            StorageError: the disk does not let it be read.
+        """
+        folder = self._layout.tree(sha256, recipe)
+        with filesystem.storage_errors("an unpacked archive in the cache cannot be read"):
+            summary = _summary(folder)
+            if summary is None or summary.sha256 != sha256:
+                return None
+            tree = _tree(folder, summary, recipe)
+            if not self._is_whole(tree, summary.list_sum):
+                return None
+            if not summary.holds:
+                if self.damaged(tree) is not None:
+                    return None
+                self.sync(tree)
+        return tree
+
+    def path(self, sha256: str, recipe: str) -> str:
+        """The folder of the members of a tree."""
+        return f"{self._layout.tree(sha256, recipe)}/{FILES}"
+
+    def members(self, sha256: str, recipe: str) -> Iterator[Member]:
+        """All entries of a tree, folders before what they hold.
+
+        Raises:
+            FileNotFoundError: there is no such tree.
+        """
+        return read(f"{self._layout.tree(sha256, recipe)}/{MEMBERS}")
+
+    def damaged(self, tree: Tree) -> Member | None:
+        """The first member that is not as it was written; reads every file."""
+        return next(
+            (
+                each
+                for each in self.members(tree.sha256, tree.recipe)
+                if not _stands(tree.path, each)
+            ),
+            None,
+        )
+
+    def sync(self, tree: Tree) -> None:
+        """Bring a tree that is right to the disk, if it is not known to be there."""
+        folder = os.path.dirname(tree.path)
+        summary = _summary(folder)
+        if summary and not summary.durable:
+            filesystem.sync_all(folder)
+            _write(folder, msgspec.structs.replace(summary, durable=True), durable=True)
+
+    def begin(self, key: str) -> Draft:
+        """A new draft. What dead processes left of others of that key is removed."""
+        folder = self._layout.draft(key, secrets.token_hex(8))
+        with filesystem.storage_errors("an archive cannot be unpacked"):
+            self._remove_orphans(key)
+            filesystem.make_folder(folder)
+            owner = msgspec.json.encode(this_process())
+            filesystem.publish_bytes(owner, f"{folder}/{_OWNER}")
+            return Draft(folder)
+
+    def publish(self, draft: Draft, blob: Blob, recipe: str) -> Tree:
+        """Give a complete draft its place; one that stands there already is mended from it."""
+        with filesystem.storage_errors("an unpacked archive cannot be stored"):
+            draft.close()
+            summary = _Summary(
+                sha256=blob.sha256,
+                size=blob.size,
+                xxh3_128=blob.xxh3_128,
+                files=draft.files,
+                bytes=draft.bytes,
+                list_sum=draft.list_sum,
+                boot=this_boot(),
+                durable=self._durable,
+            )
+            _write(draft.folder, summary)
+            filesystem.unlink(f"{draft.folder}/{_OWNER}")
+            if self._durable:
+                filesystem.sync_all(draft.folder)
+            folder = self._layout.tree(blob.sha256, recipe)
+            self._publish(draft, folder)
+            return _tree(folder, summary, recipe)
+
+    def all(self) -> Iterator[Tree]:
+        """Every tree with a summary that makes sense."""
+        for shard in _names(self._layout.trees):
+            for name in _names(f"{self._layout.trees}/{shard}"):
+                folder = f"{self._layout.trees}/{shard}/{name}"
+                summary = _summary(folder)
+                if summary:
+                    yield _tree(folder, summary, name.partition(".")[2].rpartition("-")[0])
+
+    def _publish(self, draft: Draft, folder: str) -> None:
+        filesystem.make_folder(os.path.dirname(folder))
+        try:
+            filesystem.rename(draft.folder, folder)
+        except OSError:
+            if not os.path.isdir(folder):
+                raise
+            _mend(folder, draft.folder)
+            draft.discard()
+        if self._durable:
+            filesystem.sync_path(os.path.dirname(folder))
+
+    def _is_whole(self, tree: Tree, list_sum: str) -> bool:
+        """A quick look: every member stands there, and files have their sizes."""
+        try:
+            if fast_sum_of(f"{os.path.dirname(tree.path)}/{MEMBERS}") != list_sum:
+                return False
+            for each in self.members(tree.sha256, tree.recipe):
+                found = os.lstat(f"{tree.path}/{each.path}")
+                if each.is_file and found.st_size != each.size:
+                    return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _remove_orphans(self, key: str) -> None:
+        for name in _names(self._layout.parts):
+            if name.startswith(f"{key}.") and name.endswith(".tree"):
+                folder = f"{self._layout.parts}/{name}"
+                owner = _owner(folder)
+                if owner and is_gone(owner):
+                    filesystem.remove_tree(folder)
+
+
+def _tree(folder: str, summary: _Summary, recipe: str) -> Tree:
+    return Tree(
+        summary.sha256,
+        summary.size,
+        summary.xxh3_128,
+        recipe,
+        f"{folder}/{FILES}",
+        summary.files,
+        summary.bytes,
+    )
+
+
+def _summary(folder: str) -> _Summary | None:
+    try:
+        data = filesystem.read_small(f"{folder}/{SUMMARY}", _MAX_SUMMARY)
+        return msgspec.json.decode(data, type=_Summary)
+    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+        return None  # without a summary the archive is unpacked again
+
+
+def _write(folder: str, summary: _Summary, *, durable: bool = False) -> None:
+    data = msgspec.json.encode(summary)
+    filesystem.publish_bytes(data, f"{folder}/{SUMMARY}", durable=durable)
+
+
+def _owner(folder: str) -> Owner | None:
+    try:
+        data = filesystem.read_small(f"{folder}/{_OWNER}", _MAX_SUMMARY)
+        return msgspec.json.decode(data, type=Owner)
+    except (OSError, msgspec.MsgspecError):
+        return None  # nobody knows whose it is: it stays until it is old
+
+
+def _stands(root: str, member: Member) -> bool:
+    """True if the member is as it was written."""
+    path = f"{root}/{member.path}"
+    try:
+        if member.mode == FOLDER:
+            return os.path.isdir(path) and not os.path.islink(path)
+        if member.mode == LINK:
+            return os.readlink(path) == member.target
+        if os.path.islink(path) or os.stat(path).st_size != member.size:
+            return False
+        return fast_sum_of(path) == member.xxh3_128
+    except OSError:
+        return False
+
+
+def _mend(folder: str, draft: str) -> None:
+    """Replace what is wrong in a tree by what the draft has in its place, then list and summary."""
+    root, better = f"{folder}/{FILES}", f"{draft}/{FILES}"
+    filesystem.make_folder(root)
+    for member in read(f"{draft}/{MEMBERS}"):
+        if _stands(root, member):
+            continue
+        path = f"{root}/{member.path}"
+        if os.path.isdir(path) and not os.path.islink(path):
+            filesystem.remove_tree(path)
+        if member.mode == FOLDER:
+            filesystem.unlink(path)
+            filesystem.make_folder(path)
+        else:
+            filesystem.make_folder(os.path.dirname(path))
+            filesystem.rename(f"{better}/{member.path}", path)
+    for name in (MEMBERS, SUMMARY):
+        filesystem.rename(f"{draft}/{name}", f"{folder}/{name}")
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

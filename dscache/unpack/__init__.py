@@ -1,0 +1,6 @@
+"""Unpacking: what an archive holds becomes the files of a draft, and nothing else of this machine.
+
+`rules` decides what may be; `tars`, `zips` and `singles` read their formats, which `formats` tells
+apart; `growing` lets them read a file that is still arriving; `unpacking` runs it in a thread.
+Where the files are put, and how they become a tree that others see, is the store's business.
+"""

@@ -1,0 +1,89 @@
+"""Contents: the items of a dataset, from what its record names."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+
+from dscache.recipes import SINGLE
+from dscache.store import File, Store, Unpacked
+from dscache.store.members import Member
+from dscache.view.items import Item
+
+
+class Contents:
+    """What stands in a view: files as they came, and what archives hold; read anew each time.
+
+    Args:
+        wants: which paths; None for all. A link that is wanted brings what it leads to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        files: Sequence[File],
+        trees: Sequence[Unpacked],
+        wants: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._trees = trees
+        self._wants = wants
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items, folders before what they hold.
+
+        Raises:
+            FileNotFoundError: a tree is not here any more.
+        """
+        wants, layout = self._wants, self._store.layout
+        for file in self._files:
+            if wants is None or wants(file.path):
+                yield Item(file.path, layout.blob(file.sha256), file.size, file.xxh3_128)
+        for each in self._trees:
+            if wants is None:
+                yield from self._all(each)
+            else:
+                yield from self._wanted(each, wants)
+
+    def _all(self, each: Unpacked) -> Iterator[Item]:
+        trees = self._store.trees
+        root = trees.path(each.sha256, each.recipe)
+        folder = f"{each.place}/" if each.place else ""
+        for member in trees.members(each.sha256, each.recipe):
+            path = each.place if each.recipe in SINGLE else f"{folder}{member.path}"
+            yield _item(path, f"{root}/{member.path}", member)
+
+    def _wanted(self, each: Unpacked, wants: Callable[[str], bool]) -> Iterator[Item]:
+        targets = self._targets(each, wants)
+        for item in self._all(each):
+            if item.kind != "folder" and (wants(item.path) or _is_below(item.path, targets)):
+                yield item
+
+    def _targets(self, each: Unpacked, wants: Callable[[str], bool]) -> set[str]:
+        """Where the wanted links lead, directly or through others."""
+        targets: set[str] = set()
+        while True:
+            found = {
+                posixpath.normpath(posixpath.join(posixpath.dirname(item.path), item.target))
+                for item in self._all(each)
+                if item.kind == "link" and (wants(item.path) or _is_below(item.path, targets))
+            }
+            if found <= targets:
+                return targets
+            targets |= found
+
+
+def _is_below(path: str, targets: set[str]) -> bool:
+    return bool(targets) and any(
+        path == each or each == "." or path.startswith(f"{each}/") for each in targets
+    )
+
+
+def _item(path: str, source: str, member: Member) -> Item:
+    if member.is_file:
+        return Item(path, source, member.size, member.xxh3_128)
+    if stat.S_ISLNK(member.mode):
+        return Item(path, kind="link", target=member.target)
+    return Item(path, kind="folder")

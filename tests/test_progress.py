@@ -1,0 +1,34 @@
+"""Progress on the terminal: what events look like there."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from dscache.cli.progress import _State
+from dscache.events import Event, Linked, Started, Waiting
+
+
+def drawn(*events: Event) -> list[str]:
+    """The lines on a terminal after these events."""
+    state = _State()
+    for event in events:
+        state.take(event)
+    console = Console(width=120, height=20)
+    with console.capture() as captured:
+        console.print(state.picture(console.width, console.height))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.mark.parametrize(("total", "shown"), [(50_000, "12,000 of 50,000"), (0, "12,000")])
+def test_placing_is_one_line(total: int, shown: str) -> None:
+    started = Started("key", "file.bin", 10)
+    before = drawn(started)
+    after = drawn(started, Linked("DIR", 500, total), Linked("DIR", 12_000, total))
+    assert len(after) == len(before) + 1
+    assert after[-1].startswith("linking into DIR ")
+    assert after[-1].endswith(f" {shown}")
+
+
+def test_a_wait_has_its_line_below() -> None:
+    assert "waiting for the lock" in drawn(Linked("DIR", 1, 2), Waiting("the lock", "pid 1"))[-1]
