@@ -19,6 +19,7 @@ def fetch(
     force: bool = False,
     refresh: bool = False,
     offline: bool | None = None,
+    keep_archives: bool | None = None,
     progress: Emit | None = None,
     cache: Cache | None = None,
 ) -> Path:
@@ -31,6 +32,7 @@ def fetch(
         force=force,
         refresh=refresh,
         offline=offline,
+        keep_archives=keep_archives,
         progress=progress,
     )
 
@@ -50,12 +52,20 @@ def retrieve(
     unpack: str | None = None,
     into: StrPath | None = None,
     link: str = "auto",
+    keep_archives: bool | None = None,
     progress: Emit | None = None,
     cache: Cache | None = None,
 ) -> Path:
     """The path of one file by its URL; see `Cache.retrieve`."""
     return (cache or Cache()).retrieve(
-        url, known_hash, fname=fname, unpack=unpack, into=into, link=link, progress=progress
+        url,
+        known_hash,
+        fname=fname,
+        unpack=unpack,
+        into=into,
+        link=link,
+        keep_archives=keep_archives,
+        progress=progress,
     )
 
 

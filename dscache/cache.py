@@ -19,7 +19,7 @@ from dscache.events import Emit, to_log
 from dscache.fetching import fetch
 from dscache.hits import hit
 from dscache.model import Reference
-from dscache.results import Available, Cached, Fetched, Info, RegistryInUse, Usage
+from dscache.results import Available, Cached, Fetched, Info, Plan, RegistryInUse, Usage, Verified
 from dscache.settings import Settings
 from dscache.view import Target
 from dscache.wishes import Wish
@@ -37,6 +37,7 @@ class FetchOptions(TypedDict, total=False):
     force: bool
     refresh: bool
     offline: bool | None
+    keep_archives: bool | None
     progress: Emit | None
 
 
@@ -77,6 +78,7 @@ class Cache:
         force: bool = False,
         refresh: bool = False,
         offline: bool | None = None,
+        keep_archives: bool | None = None,
         progress: Emit | None = None,
     ) -> Path:
         """The path of a dataset, downloaded and verified if it is not here yet.
@@ -89,6 +91,8 @@ class Cache:
             force: replace other files of the same names in `into`.
             refresh: ask remote registries now instead of using what was read before.
             offline: use no network; default: as configured.
+            keep_archives: keep archives in the cache once they are unpacked; default: as
+                configured.
             progress: called with each event of `dscache.events`; default: notices are logged.
 
         Returns:
@@ -111,6 +115,7 @@ class Cache:
             "force": force,
             "refresh": refresh,
             "offline": offline,
+            "keep_archives": keep_archives,
             "progress": progress,
         }
         with self._call(options) as call:
@@ -140,6 +145,7 @@ class Cache:
         unpack: str | None = None,
         into: StrPath | None = None,
         link: str | None = "auto",
+        keep_archives: bool | None = None,
         progress: Emit | None = None,
     ) -> Path:
         """The path of one file by its URL, downloaded and verified if it is not here yet.
@@ -147,15 +153,20 @@ class Cache:
         Args:
             known_hash: `alg:hex`, or sha256 in hex; None accepts whatever comes, with a warning.
             fname: name of the file; default: from the URL.
-            unpack: recipe for unpacking; accepted and checked, the file is kept packed.
-            into, link, progress: as for `fetch`.
+            unpack: how to unpack it: "tar", "zip", "gzip", "bzip2", "xz", "zstd", or "auto", which
+                goes by the name and the first bytes; default: it is used as it is.
+            into, link, keep_archives, progress: as for `fetch`.
 
         Raises:
             As `fetch`.
         """
-        result = self.retrieve_all(
-            url, known_hash, fname=fname, unpack=unpack, into=into, link=link, progress=progress
-        )
+        options: FetchOptions = {
+            "into": into,
+            "link": link,
+            "keep_archives": keep_archives,
+            "progress": progress,
+        }
+        result = self.retrieve_all(url, known_hash, fname=fname, unpack=unpack, **options)
         return result.unwrap()
 
     def retrieve_all(
@@ -235,6 +246,52 @@ class Cache:
         with self._call({"progress": progress}) as call:
             return catalog.info(call, Reference.parse(name))
 
+    def plan_prune(self, names: Iterable[str] = (), *, archives: bool = False) -> Plan:
+        """What `prune` would remove.
+
+        Args:
+            names: only of these datasets, in all versions where none is named; default: of all.
+            archives: the archives of datasets that are unpacked, which nothing reads any more.
+
+        Raises:
+            NotCached: nothing of that name is in the cache.
+            StorageError: a record cannot be read, which might name what is to go.
+        """
+        from dscache import catalog, pruning
+
+        with self._call({}) as call:
+            return pruning.plan(call.store, catalog.recorded(call, names), archives=archives)
+
+    def prune(self, plan: Plan) -> Plan:
+        """Remove what was planned; say what was done.
+
+        What another process has taken up meanwhile is kept.
+
+        Raises:
+            StorageError: the disk does not let it be removed.
+        """
+        from dscache import pruning
+
+        with self._call({}) as call:
+            return pruning.execute(call.store, plan)
+
+    def verify(self, names: Iterable[str] = (), *, full: bool = False) -> Verified:
+        """Read what the cache holds, and compare it with what was stored.
+
+        Args:
+            names: only these datasets, in all versions where none is named; default: all.
+            full: compute the sha256 of every file; default: its xxh3_128, which no accident
+                passes, at the speed of the disk.
+
+        Raises:
+            NotCached: nothing of that name is in the cache.
+            StorageError: the disk does not let it be read.
+        """
+        from dscache import catalog, verifying
+
+        with self._call({}) as call:
+            return verifying.verify(call.store, catalog.recorded(call, names), full=full)
+
     def usage(self) -> Usage:
         """What the cache takes on the disk, by dataset."""
         from dscache import catalog
@@ -302,6 +359,8 @@ class Cache:
             found = found.override(offline=options["offline"])
         if options.get("refresh"):
             found = found.override(registry_max_age=0)
+        if options.get("keep_archives") is not None:
+            found = found.override(keep_archives=options["keep_archives"])
         return Call(found, options.get("progress") or to_log)
 
 

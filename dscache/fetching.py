@@ -39,6 +39,8 @@ def fetch(
             misses.append(wish)
     if misses:
         results |= _bring(call, misses)
+        if not call.settings.keep_archives:
+            _drop_archives(call, misses)
     if target is None:
         return results
     return {wish: _placed(call, wish, found, target) for wish, found in results.items()}
@@ -58,6 +60,15 @@ def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
     return results
 
 
+def _drop_archives(call: Call, wishes: Sequence[Wish]) -> None:
+    """Give up the archives of which all is unpacked now."""
+    from dscache import pruning  # late: a hit drops nothing
+
+    records = [call.store.records.get(wish.dataset) for wish in wishes]
+    named = [record for record in records if record]
+    pruning.execute(call.store, pruning.plan(call.store, named, archives=True))
+
+
 def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetched:
     """Put what was fetched into the user's folder, and say how."""
     record = call.store.records.get(wish.dataset)
@@ -75,6 +86,7 @@ def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetc
     except DscacheError as error:
         return wish.failed(error)
     copied = f": {show_size(placed.copied)} were copied" if placed.copied else ""
-    call.emit(Notice(f"{wish.dataset.name}: placed in {folder} by {placed.mode}{copied}"))
+    why = f" ({placed.why})" if placed.why else ""
+    call.emit(Notice(f"{wish.dataset.name}: placed in {folder} by {placed.mode}{why}{copied}"))
     path = Path(folder, Path(found.unwrap()).relative_to(source))
     return replace(found, path=path, link=placed.mode)

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from dscache.errors import InvalidFile
+
 #: Recipes for single compressed files, and what their programs append to a name.
 SINGLE = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 RECIPES = frozenset({"tar", "zip", "auto", *SINGLE})
 
+#: Archives that no recipe unpacks, and what does.
+FOREIGN = {"7z": "`7z x`, or the package py7zr", "rar": "`unrar x` or `7z x`"}
+
 _TAR_NAMES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
+
+
+def check_recipe(path: str, recipe: str) -> None:
+    """Make sure that there is such a recipe, and that it may fit a file of that name.
+
+    Raises:
+        InvalidFile: there is not, or no recipe unpacks such files; says which program does.
+    """
+    kind = path.lower().rpartition(".")[2] if recipe == "auto" else recipe
+    if kind in FOREIGN:
+        raise foreign(path, kind)
+    if recipe not in RECIPES:
+        known = ", ".join(sorted(RECIPES))
+        raise InvalidFile(f"unknown recipe {recipe!r}; known are {known}", recipe=recipe)
+
+
+def foreign(path: str, kind: str) -> InvalidFile:
+    """The error for an archive that no recipe unpacks."""
+    return InvalidFile(
+        f"{path} is a {kind} archive, and no recipe unpacks these",
+        hint=f"fetch it without `unpack` and use {FOREIGN[kind]}; or publish it as tar or zip",
+        recipe=kind,
+    )
 
 
 def recipe_for(path: str, recipe: str) -> str:

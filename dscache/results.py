@@ -66,14 +66,67 @@ class Available(msgspec.Struct, frozen=True):
     cached: bool
 
 
+class Removal(msgspec.Struct, frozen=True):
+    """Something that may go: kind, name, bytes on the disk, why, and the sha256 of its blob."""
+
+    kind: str
+    name: str
+    bytes: int
+    reason: str
+    sha256: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Something that would go, but for the reason given."""
+
+    name: str
+    bytes: int
+    reason: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What pruning removes, or has removed.
+
+    Attributes:
+        freed_bytes: what the filesystem gets back: nothing of files that have other names.
+    """
+
+    removed: tuple[Removal, ...]
+    kept: tuple[Kept, ...] = ()
+    freed_bytes: int = 0
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """A file that is not what was stored: digest of its blob or archive, and the datasets."""
+
+    digest: str
+    path: str
+    datasets: tuple[str, ...]
+    problem: str
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """How many files and views were looked at, how many are right, and which are not."""
+
+    checked: int
+    ok: int
+    corrupt: tuple[Damage, ...]
+
+
 class Info(msgspec.Struct, frozen=True):
-    """All that is known of one dataset. `path` is None where it is not completely cached."""
+    """All that is known of one dataset.
+
+    Attributes:
+        path: where it stands; None where it is not completely cached.
+        archives_dropped: what it holds is unpacked, and archives of it are not kept.
+    """
 
     dataset: Dataset
     versions: tuple[str, ...]
     registry_url: str
     also_in: tuple[str, ...]
     path: Path | None
+    archives_dropped: bool = False
 
 
 class DatasetUsage(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from dscache.digest import Digest
 from dscache.errors import UsageError
 from dscache.events import Emit, Notice
 from dscache.model import Artifact, Dataset, check_path, content_of
-from dscache.recipes import RECIPES
+from dscache.recipes import check_recipe
 from dscache.urls import file_name, redacted
 from dscache.wishes import Wish
 
@@ -23,7 +23,8 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
     """What to fetch for a URL.
 
     Raises:
-        UsageError: URL, hash, file name or recipe is malformed.
+        UsageError: URL, hash or file name is malformed.
+        InvalidFile: there is no such recipe, or none for such a file.
     """
     parts = urllib.parse.urlsplit(url)
     if not parts.scheme and os.path.exists(url):
@@ -31,13 +32,13 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
         parts = urllib.parse.urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise UsageError(f"{url!r} is no URL that can be fetched ({', '.join(_SCHEMES)})")
-    if unpack and unpack not in RECIPES:
-        raise UsageError(f"unknown recipe {unpack!r}; known are {', '.join(sorted(RECIPES))}")
     digest = Digest.parse(known_hash) if known_hash else None
     if digest is None:
         emit(Notice(f"{redacted(url)} is fetched without a known hash: nothing proves its bytes"))
     path = fname or file_name(url)
     check_path(path)
+    if unpack:
+        check_recipe(path, unpack)
     return Wish(as_dataset(Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)))
 
 

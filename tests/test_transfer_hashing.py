@@ -100,11 +100,11 @@ def test_a_stopped_trail_lets_go(tmp_path: Path, threads: ThreadPoolExecutor) ->
     trail.stop()
     trail.stop()
     trail.complete()
-    again = trail.restarted()
+    trail.restart()
     path.write_bytes(DATA[::-1])
-    again.grow(len(DATA))
-    again.complete()
-    assert awaited(again)["sha256"] == of(DATA[::-1])["sha256"]
+    trail.grow(len(DATA))
+    trail.complete()
+    assert awaited(trail)["sha256"] == of(DATA[::-1])["sha256"]
 
 
 def test_many_trails_at_once(tmp_path: Path, threads: ThreadPoolExecutor) -> None:

@@ -24,6 +24,7 @@ from dscache.sources.retry import Policy
 from dscache.store import Store
 from dscache.transfer.delivery import Delivered, Delivery, Limits
 from dscache.transfer.wants import Want
+from dscache.unpack.rules import Limits as UnpackLimits
 from tests.children import running
 from tests.downloads import Desk, error_of
 from tests.making import Shelf, artifact, content, sha256
@@ -243,7 +244,7 @@ class Dock:
         self.store = Store(str(folder / "cache"))
         self.store.prepare()
         self.events: list[Event] = []
-        self._limits = Limits(jobs, 0, 1 << 30, Policy(retries=1))
+        self._limits = Limits(jobs, 0, 1 << 30, Policy(retries=1), UnpackLimits(0, 0, 0))
         self._settings = settings.load(cache_dir=self.store.layout.root, stall_timeout=1)
 
     def deliver(self, *artifacts: Artifact) -> Iterator[Delivered]:

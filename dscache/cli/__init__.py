@@ -28,6 +28,8 @@ _COMMANDS = {
     "info": "listing",
     "usage": "listing",
     "config": "listing",
+    "prune": "keeping",
+    "verify": "keeping",
     "registry": "registries",
 }
 _INTERRUPTED, _TERMINATED = 130, 143

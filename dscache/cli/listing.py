@@ -91,6 +91,7 @@ def info(name: str, cache_dir: str | None, as_json: bool) -> None:
         "also in": ", ".join(found.also_in),
         "trust": _TRUST[_trust(found)],
         "cached": str(found.path) if found.path else "no",
+        "archives": "not kept: what they hold is unpacked" if found.archives_dropped else "",
     }
     for key, value in lines.items():
         if value:
@@ -229,7 +230,7 @@ def _info_facts(found: Info) -> dict[str, Any]:
         ],
         "cached": found.path is not None,
         "path": str(found.path) if found.path else None,
-        "archives_dropped": False,
+        "archives_dropped": found.archives_dropped,
         "trust": _trust(found),
     }
 

@@ -46,11 +46,19 @@ def transfer(function: Callable[..., int]) -> Callable[..., int]:
         limit_rate: str | None,
         offline: bool | None,
         force: bool,
+        keep_archives: bool | None,
         no_progress: bool,
         cache_dir: str | None,
         **rest: Any,
     ) -> int:
-        target = cache(cache_dir, jobs=jobs, limit_rate=limit_rate, offline=offline, link=link)
+        target = cache(
+            cache_dir,
+            jobs=jobs,
+            limit_rate=limit_rate,
+            offline=offline,
+            link=link,
+            keep_archives=keep_archives,
+        )
         placing: FetchOptions = {"into": into, "link": link, "force": force}
         return function(downloading=Downloading(target, placing, not no_progress), **rest)
 
@@ -68,6 +76,11 @@ _TRANSFER = (
     click.option("--limit-rate", metavar="RATE", help="Bytes per second, such as 20MB."),
     click.option("--offline", is_flag=True, default=None, help="Use no network."),
     click.option("--force", is_flag=True, help="Replace other files in DIR."),
+    click.option(
+        "--keep-archives/--drop-archives",
+        default=None,
+        help="Keep archives in the cache once they are unpacked (default: as configured).",
+    ),
     click.option("--no-progress", is_flag=True, help="Show no progress."),
 )
 

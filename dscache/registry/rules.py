@@ -21,7 +21,7 @@ from dscache.model import (
     is_plain_path,
     is_version,
 )
-from dscache.recipes import RECIPES, unpacked_path
+from dscache.recipes import check_recipe, unpacked_path
 from dscache.registry.tables import Alias, ArtifactEntry, Entry, ManifestEntry
 from dscache.urls import is_loopback, redacted
 
@@ -58,8 +58,6 @@ _PLAIN_HASH = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_FOREIGN_ARCHIVES = (".7z", ".rar")
-_NO_FOREIGN_ARCHIVES = "7z and rar archives cannot be unpacked; publish the files as tar or zip"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -155,13 +153,11 @@ def _artifact_problems(each: ArtifactEntry, key: str, local: bool) -> Iterator[P
 
 
 def _unpack_problem(each: ArtifactEntry, key: str) -> Iterator[Problem]:
-    if each.unpack and each.unpack not in RECIPES:
-        known = ", ".join(sorted(RECIPES))
-        reason = f"unknown recipe {each.unpack!r}; known are {known}"
-        yield Problem(key, InvalidFile(reason, hint=_NO_FOREIGN_ARCHIVES))
-    elif each.unpack == "auto" and each.path.lower().endswith(_FOREIGN_ARCHIVES):
-        reason = f"no recipe unpacks {each.path!r}"
-        yield Problem(key, InvalidFile(reason, hint=_NO_FOREIGN_ARCHIVES))
+    if each.unpack:
+        try:
+            check_recipe(each.path, each.unpack)
+        except InvalidFile as error:
+            yield Problem(key, error)
 
 
 def _manifest_problems(manifest: ManifestEntry, local: bool) -> Iterator[Problem]:

@@ -94,17 +94,11 @@ class Blobs:
         others = (each for each in wanted if each.algorithm != "sha256")
         return sha256 if all(self._alias(each) == sha256 for each in others) else None
 
-    def drop(self, sha256: str) -> int:
-        """Remove a blob; return the bytes that it had. That it is gone already is fine."""
-        path = self._layout.blob(sha256)
+    def drop(self, sha256: str) -> None:
+        """Remove a blob, which nothing needs any more; that it is gone already is fine."""
         with filesystem.storage_errors("a file of the cache cannot be removed"):
-            try:
-                size = os.stat(path).st_size
-            except FileNotFoundError:
-                return 0
-            filesystem.unlink(path)
+            filesystem.unlink(self._layout.blob(sha256))
             filesystem.unlink(self._layout.proof(sha256))
-        return size
 
     def may_have(self, digest: Digest) -> bool:
         """True if a file is there under that digest, believed or not."""

@@ -16,7 +16,8 @@ from contextlib import suppress
 import msgspec
 
 from dscache import filesystem
-from dscache.model import Dataset
+from dscache.errors import StorageError
+from dscache.model import Dataset, Reference
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, this_boot
 
@@ -87,6 +88,11 @@ class Record(msgspec.Struct, frozen=True):
     first_use: bool = False
     trees: tuple[Unpacked, ...] = ()
     format: int = 1
+
+    @property
+    def reference(self) -> Reference:
+        """The full name: registry, name and version."""
+        return Reference(self.name, self.registry, self.version)
 
     @property
     def size(self) -> int:
@@ -163,6 +169,22 @@ class Records:
             record, _ = _parsed(path)
             if record:
                 yield record
+
+    def every(self) -> Iterator[Record]:
+        """As `all`, for who deletes: what a record that makes no sense names may be needed.
+
+        Raises:
+            StorageError: one cannot be read, or makes no sense.
+        """
+        for path in self._paths():
+            record, _ = _parsed(path)
+            if record is None:
+                raise StorageError(
+                    f"the record {path} cannot be read; nothing is removed, since it may need it",
+                    hint="if it is of no use, remove that file and fetch its dataset again",
+                    path=path,
+                )
+            yield record
 
     def contents(self, dataset: Dataset) -> set[str]:
         """The first 8 hex digits of every content recorded for that version of the dataset."""

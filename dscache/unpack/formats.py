@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dscache.compression import told_by
 from dscache.errors import InvalidFile
-from dscache.recipes import SINGLE
+from dscache.recipes import SINGLE, foreign
 from dscache.unpack.growing import Windows
 
 #: What has to be read before its format is known: a tar header with its magic.
 _ENOUGH = 512
 _TAR_MAGIC = (257, b"ustar")  # POSIX.1-1988, and GNU tar
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # a member, or the end of an empty archive
-_FOREIGN = {
-    b"7z\xbc\xaf\x27\x1c": ("7z", "`7z x` (or py7zr)"),
-    b"Rar!\x1a\x07": ("rar", "`unrar x` or `7z x`"),
-}
+_FOREIGN = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar"}
 
 
 def check_known(start: bytes, name: str) -> None:
@@ -23,13 +20,9 @@ def check_known(start: bytes, name: str) -> None:
     Raises:
         InvalidFile: it is; says which program unpacks it.
     """
-    for magic, (kind, tool) in _FOREIGN.items():
+    for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
-            raise InvalidFile(
-                f"{name} is a {kind} archive, which no recipe unpacks",
-                hint=f"fetch it without `unpack` and use {tool}, or publish it as tar or zip",
-                file=name,
-            )
+            raise foreign(name, kind)
 
 
 def is_zip(recipe: str, start: bytes) -> bool:
