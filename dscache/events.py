@@ -48,7 +48,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """`done` of the `size` bytes of an archive that is here have been unpacked."""
+    """Of an archive that is here `done` of its `size` bytes have been unpacked; at last all."""
 
     path: str
     done: int

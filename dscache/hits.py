@@ -15,6 +15,7 @@ from dscache.errors import StorageError
 from dscache.model import Dataset
 from dscache.results import Fetched
 from dscache.store import Blob, Record, Store
+from dscache.store.records import LOOKED_AT
 from dscache.wishes import Wish
 
 
@@ -29,7 +30,7 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
     if wish.patterns:
         looks, size = _selection(store, wish, record)
     else:
-        looks, size = (record.looks(view.LOOKED_AT), record.size) if record.complete else (None, 0)
+        looks, size = (record.looks(), record.size) if record.complete else (None, 0)
     if looks is None:
         return None
     folder = view_of(store, wish.dataset)
@@ -60,7 +61,7 @@ def _selection(
     try:
         for item in view.Contents(store, record.files, record.trees, wish.wants):
             size += item.size
-            if item.kind == "file" and (is_open or len(looks) < view.LOOKED_AT):
+            if item.kind == "file" and (is_open or len(looks) < LOOKED_AT):
                 looks.append((item.path, item.size))
     except FileNotFoundError:
         return None, 0  # the tree is gone, and with it the names of its members

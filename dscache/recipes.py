@@ -31,7 +31,7 @@ def check_recipe(path: str, recipe: str) -> None:
 def foreign(path: str, kind: str) -> InvalidFile:
     """The error for an archive that no recipe unpacks."""
     return InvalidFile(
-        f"{path} is a {kind} archive, and no recipe unpacks these",
+        f"{path}: no recipe unpacks {kind} archives",
         hint=f"fetch it without `unpack` and use {FOREIGN[kind]}; or publish it as tar or zip",
         recipe=kind,
     )

@@ -15,6 +15,7 @@ from dscache.model import Artifact
 from dscache.results import Fetched
 from dscache.store import File, Record, Store, Unpacked
 from dscache.store.owner import this_boot
+from dscache.store.records import LOOKED_AT
 from dscache.store.trees import Tree
 from dscache.wishes import Wish
 
@@ -62,7 +63,7 @@ def unpacked(store: Store, wish: Wish, artifact: Artifact, tree: Tree) -> Unpack
         complete=not wish.patterns,
     )
     items = (item for item in view.Contents(store, (), (row,)) if item.kind == "file")
-    looks = tuple((item.path, item.size) for item in islice(items, view.LOOKED_AT))
+    looks = tuple((item.path, item.size) for item in islice(items, LOOKED_AT))
     return replace(row, looks=looks)
 
 

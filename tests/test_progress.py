@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from dscache.cli.progress import _State
-from dscache.events import Event, Linked, Started, Waiting
+from dscache.events import Event, Extracted, Linked, Started, Waiting
 
 
 def drawn(*events: Event) -> list[str]:
@@ -32,3 +32,12 @@ def test_placing_is_one_line(total: int, shown: str) -> None:
 
 def test_a_wait_has_its_line_below() -> None:
     assert "waiting for the lock" in drawn(Linked("DIR", 1, 2), Waiting("the lock", "pid 1"))[-1]
+
+
+def test_an_archive_that_is_unpacked_has_a_line_until_it_is_done() -> None:
+    started = Started("key", "file.bin", 10)
+    during = drawn(started, Extracted("a.zip", 500, 2000))
+    assert any(line.startswith("unpacking a.zip ") for line in during)
+    assert drawn(started, Extracted("a.zip", 500, 2000), Extracted("a.zip", 2000, 2000)) == drawn(
+        started
+    )

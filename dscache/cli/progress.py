@@ -18,6 +18,7 @@ from dscache.events import (
     Advanced,
     Emit,
     Event,
+    Extracted,
     Failed,
     Finished,
     Linked,
@@ -83,6 +84,7 @@ class _State:
         self._bytes = 0
         self._of = 0
         self._note = ""
+        self._unpacking: dict[str, Extracted] = {}
         self._linked: Linked | None = None
         self._past: deque[tuple[float, int]] = deque()
 
@@ -108,6 +110,10 @@ class _State:
                 self._files.pop(key, None)
             case Waiting(what, holder):
                 self._note = f"waiting for {what}: {holder} has the lock"
+            case Extracted(path, done, size) if done < size:
+                self._unpacking[path] = event
+            case Extracted(path):
+                self._unpacking.pop(path, None)
             case Linked():
                 self._linked = event
             case _:
@@ -128,6 +134,10 @@ class _State:
             bar = ProgressBar(total=file.size, completed=file.done, pulse=file.size is None)
             state = file.note or f"{show_size(file.done)}{known}"
             table.add_row(Text(file.path), bar, Text(state))
+        for each in list(self._unpacking.values()):
+            bar = ProgressBar(total=each.size, completed=each.done)
+            state = f"{show_size(each.done)} / {show_size(each.size)}"
+            table.add_row(Text(f"unpacking {each.path}"), bar, Text(state))
         here = self._bytes + sum(file.done for file in list(self._files.values()))
         total = ProgressBar(total=self._of or None, completed=here, pulse=not self._of)
         label = f"{self._finished} of {self._planned} files" if self._planned else "total"

@@ -35,13 +35,13 @@ class Extraction:
 
     def verify(self) -> None:
         """Look whether it is done, and tell how far it is."""
-        now = time.monotonic()
+        archive, now = self.unpacking.archive, time.monotonic()
         if self.unpacking.is_done:
             self.state = State.DONE
+            self.emit(Extracted(archive.name, archive.size, archive.size))
         elif now - self._told > _TELL_EVERY:
             self._told = now
-            name, size = self.unpacking.archive.name, self.unpacking.archive.size
-            self.emit(Extracted(name, self.unpacking.done, size))
+            self.emit(Extracted(archive.name, self.unpacking.done, archive.size))
 
 
 class Extractions:

@@ -8,13 +8,12 @@ folders that this needs (`outline`), and how one file comes to its name (`links`
 Views may have millions of items. They are iterated, several times, and never held together.
 """
 
-from dscache.view.cached import LOOKED_AT, build, is_sound, is_whole, sync
+from dscache.view.cached import build, is_sound, is_whole, sync
 from dscache.view.contents import Contents
 from dscache.view.items import Item
 from dscache.view.placing import Placed, Target, place
 
 __all__ = [
-    "LOOKED_AT",
     "Contents",
     "Item",
     "Placed",

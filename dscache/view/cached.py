@@ -13,8 +13,6 @@ from dscache.view.outline import folders_of
 
 #: Ways to a file of a view, the best first. A copy in the cache is read-only, as a link would be.
 _MODES = ("hardlink", "symlink", "sealed copy")
-#: A hit looks at the sizes of no more files than this; who calls `is_whole` limits them.
-LOOKED_AT = 64
 
 
 def is_whole(folder: str, looks: Sequence[tuple[str, int]]) -> bool:
