@@ -41,7 +41,8 @@ docs: $(VENV)/.docs
 
 # What is still missing after this has a row in the tables that says so.
 bench: $(VENV)/.bench
-	@missing=; for pair in aria2c:aria2 axel:axel curl:curl openssl:openssl rclone:rclone wget:wget; do \
+	@missing=; for pair in aria2c:aria2 axel:axel curl:curl openssl:openssl rclone:rclone unzip:unzip wget:wget \
+		xz:xz-utils zstd:zstd; do \
 		command -v $${pair%:*} > /dev/null || missing="$$missing $${pair#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \

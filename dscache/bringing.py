@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from dscache import recording
+from dscache import filesystem, recording
 from dscache.call import Call
 from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
@@ -186,12 +186,12 @@ class Bringing:
             local = dataset.base.startswith("file:")
             listed = manifest.read(job.manifest.path, dataset.manifest, local=local)
             return (each for each in listed if wish.wants(each.path))
-        chosen = _chosen(wish)
+        chosen = list(wish.needed())
         job.missing = len(chosen)
         return chosen
 
     def _announce(self, jobs: Sequence[Job]) -> None:
-        chosen = [each for job in jobs for each in _chosen(job.wish)]
+        chosen = [each for job in jobs for each in job.wish.needed()]
         self._emit(Planned(len(chosen), sum(each.size or 0 for each in chosen)))
         check_space(self._store, space_needed(self._store, chosen))
 
@@ -206,16 +206,13 @@ class Bringing:
         return job.wish, replace(found, bytes_downloaded=job.downloaded, bytes_resumed=job.resumed)
 
     def _record(self, job: Job) -> Fetched:
-        trees = [
-            recording.unpacked(self._store, job.wish, artifact, tree)
-            for artifact, tree in job.trees
-        ]
         status = "downloaded" if job.fresh else "linked"
-        return recording.record(self._store, job.wish, job.files, trees, status)
-
-
-def _chosen(wish: Wish) -> list[Artifact]:
-    return [each for artifact in wish.dataset.artifacts for each in wish.wants_of(artifact)]
+        with filesystem.storage_errors(f"{job.dataset.name} cannot be put together"):
+            trees = [
+                recording.unpacked(self._store, job.wish, artifact, tree)
+                for artifact, tree in job.trees
+            ]
+            return recording.record(self._store, job.wish, job.files, trees, status)
 
 
 def _wants(plans: Sequence[Iterable[Artifact]]) -> Iterator[Want]:

@@ -6,6 +6,7 @@ nothing that only a download needs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from msgspec import structs
@@ -57,15 +58,15 @@ def _selection(
     # Of archives that were unpacked for a selection, only the view knows which members stand in it.
     is_open = any(not each.complete for each in record.trees)
     looks: list[tuple[str, int]] = []
-    size = 0
+    is_some, size = False, 0
     try:
         for item in view.Contents(store, record.files, record.trees, wish.wants):
-            size += item.size
+            is_some, size = True, size + item.size
             if item.kind == "file" and (is_open or len(looks) < LOOKED_AT):
                 looks.append((item.path, item.size))
-    except FileNotFoundError:
-        return None, 0  # the tree is gone, and with it the names of its members
-    return looks or None, size
+    except OSError:
+        return None, 0  # a tree is gone or damaged, and with it the names of its members
+    return looks if is_some else None, size
 
 
 def _has_all(store: Store, wish: Wish, record: Record) -> bool:
@@ -77,11 +78,7 @@ def _has_all(store: Store, wish: Wish, record: Record) -> bool:
             wish.wants(path) and path not in files for path in listed
         )
     trees = {each.path for each in record.trees}
-    return all(
-        needed.path in (trees if needed.unpack else files)
-        for artifact in wish.dataset.artifacts
-        for needed in wish.wants_of(artifact)
-    )
+    return all(needed.path in (trees if needed.unpack else files) for needed in wish.needed())
 
 
 def _listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
@@ -107,11 +104,19 @@ def prove(store: Store, record: Record) -> bool:
     if not all(store.trees.find(each.sha256, each.recipe) for each in record.trees):
         return False
     folder = store.layout.view(record.registry, record.name, record.version, record.content)
-    contents = view.Contents(store, record.files, record.trees)
+
+    def stands(path: str) -> bool:
+        return os.path.lexists(f"{folder}/{path}")
+
+    # Of archives that were unpacked for a selection, the others must not come into the view.
+    is_open = any(not each.complete for each in record.trees)
+    contents = view.Contents(store, record.files, record.trees, stands if is_open else None)
     try:
         view.build(folder, contents)
         for blob in blobs:
             store.blobs.sync(blob)
+        for each in record.trees:
+            store.trees.sync(each.sha256, each.recipe)
         view.sync(folder, contents)
         store.records.put(structs.replace(record, durable=True))
     except StorageError:

@@ -44,6 +44,8 @@ def record(
     view.build(folder, contents)
     if store.durable:
         store.sync(files)
+        for each in trees:
+            store.trees.sync(each.sha256, each.recipe)
         view.sync(folder, contents)
     store.records.put(_merged(store, wish, files, trees))
     return wish.fetched(folder, size, status)
@@ -82,8 +84,11 @@ def _merged(store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unp
     if dataset.manifest:
         complete = not wish.patterns or bool(earlier and earlier.complete)
     else:
-        here = all_files.keys() | {path for path, each in all_trees.items() if each.complete}
-        complete = all(artifact.path in here for artifact in dataset.artifacts)
+        unpacked = {path for path, each in all_trees.items() if each.complete}
+        complete = all(
+            artifact.path in (unpacked if artifact.unpack else all_files)
+            for artifact in dataset.artifacts
+        )
     return Record(
         registry=dataset.registry,
         name=dataset.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -33,30 +33,37 @@ class Wish(msgspec.Struct, frozen=True, eq=False):
         """True if the selection holds that file of the dataset."""
         return not self.patterns or any(fnmatchcase(path, each) for each in self.patterns)
 
-    def wants_of(self, artifact: Artifact) -> Iterator[Artifact]:
-        """What is needed of an artifact: itself, or the archive as it is, or both, or nothing.
+    def needed(self) -> Iterator[Artifact]:
+        """The artifacts that are needed; with `unpack` taken away, the archive as it is.
 
         Which members an archive has is not known here: it is needed unless none can match.
         """
-        if not artifact.unpack:
-            if self.wants(artifact.path):
+        open_patterns = self._open_patterns()
+        for artifact in self.dataset.artifacts:
+            if not artifact.unpack:
+                if self.wants(artifact.path):
+                    yield artifact
+                continue
+            if artifact.path in self.patterns:
+                yield replace(artifact, unpack="")
+            if self._may_want_members(artifact, open_patterns):
                 yield artifact
-            return
-        if artifact.path in self.patterns:
-            yield replace(artifact, unpack="")
-        if self.may_want_members(artifact):
-            yield artifact
 
-    def may_want_members(self, artifact: Artifact) -> bool:
+    def _may_want_members(self, artifact: Artifact, patterns: Sequence[str]) -> bool:
         """True unless it is clear that nothing that the archive holds is asked for."""
         if not self.patterns:
             return True
         if artifact.single is not None:
             return self.wants(artifact.single)
         folder = f"{artifact.unpack_to}/" if artifact.unpack_to else ""
-        return any(
-            each != artifact.path and _may_match_below(folder, each) for each in self.patterns
-        )
+        return any(each != artifact.path and _may_match_below(folder, each) for each in patterns)
+
+    def _open_patterns(self) -> Sequence[str]:
+        """Those that may match members: where a file of the dataset stands, no archive has one."""
+        if not self.patterns:
+            return ()
+        files = {each.single if each.unpack else each.path for each in self.dataset.artifacts}
+        return [each for each in self.patterns if each not in files]
 
     def fetched(self, folder: str, size: int, status: str) -> Fetched:
         """The result for `size` bytes that stand in the dataset's folder."""
@@ -88,12 +95,9 @@ class Wish(msgspec.Struct, frozen=True, eq=False):
         if dataset.manifest or len(dataset.artifacts) != 1:
             return None
         artifact = dataset.artifacts[0]
-        if not artifact.unpack:
+        if not artifact.unpack or not self._may_want_members(artifact, self._open_patterns()):
             return artifact.path
-        single = artifact.single
-        if single is not None and not self.wants(single):
-            return artifact.path
-        return single
+        return artifact.single
 
 
 #: Taking a path apart is a good part of a hit, and a process asks for few of them again and again.

@@ -101,19 +101,23 @@ class Draft:
         """
         self.enter(path.rpartition("/")[0])
         source = f"{self._root}/{earlier}"
-        if earlier.rpartition("/")[0] not in self._folders or not _is_file(source):
+        if not self._has_file(earlier):
             raise UnsafeError(
-                f"member {path!r} is a link to {earlier!r}, which is no earlier file",
+                f"member {path[:300]!r} is a link to {earlier[:300]!r}, which is no earlier file",
                 member=path,
             )
+        found = os.stat(source)
+        program = bool(found.st_mode & stat.S_IXUSR)
         try:
-            filesystem.link(source, f"{self._root}/{path}")
+            _link(source, f"{self._root}/{path}", program)
         except (OSError, ValueError) as error:
             _judge(path, error)
             raise
-        found = os.stat(source)
-        program = bool(found.st_mode & stat.S_IXUSR)
         self._note_file(path, program, found.st_size, fast_sum_of(source))
+
+    def size_of(self, path: str) -> int:
+        """Bytes of a file of the draft; 0 if there is no such file."""
+        return os.stat(f"{self._root}/{path}").st_size if self._has_file(path) else 0
 
     def enter(self, folder: str) -> bool:
         """Make sure of a folder of the draft and of those on the way to it; True if it is new.
@@ -153,6 +157,10 @@ class Draft:
     @property
     def list_sum(self) -> str:
         return self._sum.hexdigest()
+
+    def _has_file(self, path: str) -> bool:
+        is_ours = path.rpartition("/")[0] in self._folders
+        return is_ours and _is_file(f"{self._root}/{path}")
 
     def _make_folder(self, path: str) -> None:
         try:
@@ -223,6 +231,16 @@ class NewFile:
         """Give the file its length, if it ends with zero bytes that were skipped."""
         if self._has_hole:
             filesystem.truncate(self._fd, self.size)
+
+
+def _link(source: str, target: str, program: bool) -> None:
+    """Another name of a file; a copy where this filesystem has no (or no more) hard links."""
+    try:
+        filesystem.link(source, target)
+    except OSError as error:
+        if error.errno not in filesystem.UNSUPPORTED:
+            raise
+        filesystem.copy(source, target, final=True, program=program)
 
 
 def _is_file(path: str) -> bool:

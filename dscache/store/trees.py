@@ -8,14 +8,17 @@ the same archive is unpacked again.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
 from dscache import filesystem
 from dscache.digest import fast_sum_of
+from dscache.errors import StorageError
 from dscache.store.blobs import Blob
 from dscache.store.drafts import FILES, MEMBERS, SUMMARY, Draft
 from dscache.store.layout import Layout
@@ -87,7 +90,8 @@ class Trees:
             if not summary.holds:
                 if self.damaged(tree) is not None:
                     return None
-                self.sync(tree)
+                with suppress(OSError):  # a cache of others; it is verified again next time
+                    self.sync(sha256, recipe)
         return tree
 
     def path(self, sha256: str, recipe: str) -> str:
@@ -99,8 +103,13 @@ class Trees:
 
         Raises:
             FileNotFoundError: there is no such tree.
+            OSError: its list cannot be read, or is damaged.
         """
-        return read(f"{self._layout.tree(sha256, recipe)}/{MEMBERS}")
+        path = f"{self._layout.tree(sha256, recipe)}/{MEMBERS}"
+        try:
+            yield from read(path)
+        except ValueError as error:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
     def damaged(self, tree: Tree) -> Member | None:
         """The first member that is not as it was written; reads every file."""
@@ -113,23 +122,32 @@ class Trees:
             None,
         )
 
-    def sync(self, tree: Tree) -> None:
-        """Bring a tree that is right to the disk, if it is not known to be there."""
-        folder = os.path.dirname(tree.path)
-        summary = _summary(folder)
-        if summary and not summary.durable:
-            filesystem.sync_all(folder)
-            _write(folder, msgspec.structs.replace(summary, durable=True), durable=True)
+    def sync(self, sha256: str, recipe: str) -> None:
+        """Bring a tree that is right to the disk, if it is not known to be there.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        folder = self._layout.tree(sha256, recipe)
+        with filesystem.storage_errors("an unpacked archive cannot be synced"):
+            summary = _summary(folder)
+            if summary and not summary.durable:
+                filesystem.sync_all(folder)
+                _write(folder, msgspec.structs.replace(summary, durable=True), durable=True)
 
     def begin(self, key: str) -> Draft:
         """A new draft. What dead processes left of others of that key is removed."""
         folder = self._layout.draft(key, secrets.token_hex(8))
         with filesystem.storage_errors("an archive cannot be unpacked"):
             self._remove_orphans(key)
-            filesystem.make_folder(folder)
             owner = msgspec.json.encode(this_process())
-            filesystem.publish_bytes(owner, f"{folder}/{_OWNER}")
-            return Draft(folder)
+            try:
+                filesystem.publish_bytes(owner, f"{folder}/{_OWNER}")
+                return Draft(folder)
+            except BaseException:
+                with suppress(OSError):  # which must not hide the error
+                    filesystem.remove_tree(folder)
+                raise
 
     def publish(self, draft: Draft, blob: Blob, recipe: str) -> Tree:
         """Give a complete draft its place; one that stands there already is mended from it."""
@@ -146,11 +164,11 @@ class Trees:
                 durable=self._durable,
             )
             _write(draft.folder, summary)
-            filesystem.unlink(f"{draft.folder}/{_OWNER}")
             if self._durable:
                 filesystem.sync_all(draft.folder)
             folder = self._layout.tree(blob.sha256, recipe)
             self._publish(draft, folder)
+            filesystem.drop(f"{folder}/{_OWNER}")  # last: a draft that nobody owns would stay
             return _tree(folder, summary, recipe)
 
     def all(self) -> Iterator[Tree]:
@@ -169,7 +187,7 @@ class Trees:
         except OSError:
             if not os.path.isdir(folder):
                 raise
-            _mend(folder, draft.folder)
+            _mend(folder, draft.folder, durable=self._durable)
             draft.discard()
         if self._durable:
             filesystem.sync_path(os.path.dirname(folder))
@@ -212,7 +230,7 @@ def _summary(folder: str) -> _Summary | None:
     try:
         data = filesystem.read_small(f"{folder}/{SUMMARY}", _MAX_SUMMARY)
         return msgspec.json.decode(data, type=_Summary)
-    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+    except (FileNotFoundError, NotADirectoryError, StorageError, msgspec.MsgspecError):
         return None  # without a summary the archive is unpacked again
 
 
@@ -244,8 +262,13 @@ def _stands(root: str, member: Member) -> bool:
         return False
 
 
-def _mend(folder: str, draft: str) -> None:
-    """Replace what is wrong in a tree by what the draft has in its place, then list and summary."""
+def _mend(folder: str, draft: str, *, durable: bool) -> None:
+    """Replace what is wrong in a tree by what the draft has in its place, then list and summary.
+
+    The old summary goes first: it could vouch for bytes that the disk has not seen.
+    """
+    filesystem.unlink(f"{folder}/{SUMMARY}")
+    filesystem.sync_path(folder)
     root, better = f"{folder}/{FILES}", f"{draft}/{FILES}"
     filesystem.make_folder(root)
     for member in read(f"{draft}/{MEMBERS}"):
@@ -260,8 +283,12 @@ def _mend(folder: str, draft: str) -> None:
         else:
             filesystem.make_folder(os.path.dirname(path))
             filesystem.rename(f"{better}/{member.path}", path)
+    if durable:
+        filesystem.sync_all(folder)
     for name in (MEMBERS, SUMMARY):
         filesystem.rename(f"{draft}/{name}", f"{folder}/{name}")
+    if durable:
+        filesystem.sync_path(folder)
 
 
 def _names(folder: str) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -87,15 +87,14 @@ class Delivery:
         except StorageError as error:
             raise self._explained(error) from error
         finally:
-            for task, (_, lock) in self._claims.items():
-                if isinstance(task, Extraction):
-                    task.unpacking.stop()
-                else:
-                    task.sink.keep()
-                if lock:
-                    lock.release()
-            self._extractions.close()
-            self._executor.shutdown()
+            with ExitStack() as ending:  # all of it, whatever may fail
+                ending.callback(self._executor.shutdown)
+                ending.callback(self._extractions.close)
+                for task, (_, lock) in self._claims.items():
+                    if lock:
+                        ending.callback(lock.release)
+                    is_here = isinstance(task, Extraction)
+                    ending.callback(task.unpacking.stop if is_here else task.sink.keep)
 
     def _deliver(
         self, wants: Iterable[Want], claim: Callable[[str], Lock | None]

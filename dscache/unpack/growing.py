@@ -135,7 +135,7 @@ class Windows:
         Raises:
             ValueError: no header is as long.
         """
-        if count > _WINDOW:
+        if not 0 <= count <= _WINDOW:
             raise ValueError(f"a header of {count} bytes")
         data = bytes(self.peek(count))
         self._start += len(data)

@@ -3,7 +3,8 @@
 They are those of tarfile's "data" filter (PEP 706) for every format, and limits on what unpacking
 may cost. What depends on the filesystem, names that it takes for the same, is seen by the draft.
 
-1. No name leads out of the tree: no `..`, no drive; a leading `/` is stripped.
+1. No name leads out of the tree: no `..`, no drive; a leading `/` is stripped. None is deeper than
+   what every program can walk, and remove again.
 2. No link leads out of it, whatever other links it passes. Its target is normalised, so that `..`
    stands only at its start; from there every step goes down, through links that keep this rule.
 3. Only files, folders and links; neither devices nor setuid bits.
@@ -16,6 +17,7 @@ import os
 import posixpath
 import re
 import stat
+from collections.abc import Sequence
 from itertools import takewhile
 
 import msgspec
@@ -26,7 +28,11 @@ from dscache.quantities import show_size
 
 #: Up to so many bytes no ratio is suspicious: a megabyte of zeros takes 45 bytes as bzip2.
 _FREE = 1 << 20
+#: Folders in each other; Python 3.11 needs a stack frame and a descriptor for each to remove them.
+_DEEPEST = 100
+_LONGEST_SHOWN = 300
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_SLASH = re.compile(r"[\\/]")
 _WINDOWS = os.name == "nt"
 _RAISE = "if you trust it, raise `{}` in the [unpack] table of your configuration"
 
@@ -50,7 +56,8 @@ class Rules:
 
     def __init__(self, limits: Limits, size: int) -> None:
         self._limits = limits
-        self._most = _least(limits.max_bytes, max(_FREE, limits.max_ratio * size))
+        by_ratio = max(_FREE, limits.max_ratio * size) if limits.max_ratio else 0
+        self._most = _least(limits.max_bytes, by_ratio)
         self._members = 0
         self._bytes = 0
 
@@ -63,15 +70,15 @@ class Rules:
         self._members += 1
         if 0 < self._limits.max_members < self._members:
             raise UnsafeError(
-                f"member {written!r} is one more than the {self._limits.max_members} that are "
-                "allowed",
+                f"member {_shown(written)} is one more than the {self._limits.max_members} that "
+                "are allowed",
                 hint=_RAISE.format("max_members"),
                 member=written,
             )
         return path_of(written)
 
     def bytes(self, path: str, count: int) -> None:
-        """Count bytes of a member before they are written.
+        """Count bytes that a member takes, before they are written.
 
         Raises:
             UnsafeError: they are too many.
@@ -82,7 +89,7 @@ class Rules:
             key = "max_ratio" if is_ratio else "max_bytes"
             why = f"{self._limits.max_ratio} times the archive" if is_ratio else "the limit"
             raise UnsafeError(
-                f"member {path!r} would make more than {show_size(self._most)}, {why}",
+                f"member {_shown(path)} would make more than {show_size(self._most)}, {why}",
                 hint=_RAISE.format(key),
                 member=path,
                 limit=self._most,
@@ -96,16 +103,21 @@ def path_of(written: str) -> str:
         UnsafeError: it leads elsewhere.
     """
     parts = [part for part in written.split("/") if part and part != "."]
-    path = "/".join(parts)
-    if ".." in re.split(r"[/\\]", path) if "\\" in path else ".." in parts:
-        raise UnsafeError(f"member {written!r} leads out of its folder", member=written)
-    if _DRIVE.match(path):
-        raise UnsafeError(f"member {written!r} names a drive", member=written)
-    if "\0" in path:
-        raise UnsafeError(f"member {written!r} holds a NUL character", member=written)
-    if _WINDOWS and any(":" in part or "\\" in part or is_device(part) for part in parts):
-        raise UnsafeError(f"member {written!r} cannot be a file on Windows", member=written)
-    return path
+    if problem := _problem(parts):
+        raise UnsafeError(f"member {_shown(written)} {problem}", member=written)
+    return "/".join(parts)
+
+
+def twin_of(path: str, written: str) -> str:
+    """The earlier member that the hard link at `path` names.
+
+    Raises:
+        UnsafeError: it leads out of the tree.
+    """
+    try:
+        return path_of(written)
+    except UnsafeError as error:
+        raise _outward(path, written) from error
 
 
 def link_target(path: str, written: str) -> str:
@@ -114,15 +126,25 @@ def link_target(path: str, written: str) -> str:
     Raises:
         UnsafeError: it leads out of the tree.
     """
-    is_absolute = written.startswith(("/", "\\")) or _DRIVE.match(written) is not None
     target = posixpath.normpath(written)
-    ups = len(list(takewhile("..".__eq__, target.split("/"))))
-    if is_absolute or not written or "\0" in written or ups > path.count("/"):
-        raise UnsafeError(
-            f"member {path!r} is a link to {written!r}, which leads out of its folder",
-            member=path,
-        )
+    parts = target.split("/")
+    ups = len(list(takewhile("..".__eq__, parts)))
+    is_absolute = written.startswith(("/", "\\"))
+    if is_absolute or not written or ups > path.count("/") or _problem(parts[ups:]):
+        raise _outward(path, written)
     return target
+
+
+def check_named(path: str, written: str) -> None:
+    """Make sure that what is no folder has a name of its own in the tree.
+
+    Raises:
+        UnsafeError: it has that of the tree.
+    """
+    if not path:
+        raise UnsafeError(
+            f"member {_shown(written)} has the name of the folder for all of them", member=written
+        )
 
 
 def check_kind(path: str, mode: int) -> None:
@@ -138,7 +160,41 @@ def check_kind(path: str, mode: int) -> None:
 
 def special(path: str) -> UnsafeError:
     """The error for a member that is no file, folder or link."""
-    return UnsafeError(f"member {path!r} is a device, a pipe or another special file", member=path)
+    return UnsafeError(
+        f"member {_shown(path)} is a device, a pipe or another special file", member=path
+    )
+
+
+def _problem(parts: Sequence[str]) -> str:
+    """What is wrong with a path of these parts, if anything is."""
+    path = "/".join(parts)
+    if ".." in (_SLASH.split(path) if "\\" in path else parts):
+        return "leads out of its folder"
+    if _DRIVE.match(path):
+        return "names a drive"
+    if "\0" in path:
+        return "holds a NUL character"
+    if len(parts) > _DEEPEST:
+        return f"is in more than {_DEEPEST} folders"
+    if _WINDOWS and any(map(_is_bad_on_windows, parts)):
+        return "cannot be a file on Windows"
+    return ""
+
+
+def _is_bad_on_windows(part: str) -> bool:
+    # Dots and spaces at the end are dropped there: "... " is a way to write "..".
+    return ":" in part or "\\" in part or part[-1:] in (".", " ") or is_device(part)
+
+
+def _outward(path: str, written: str) -> UnsafeError:
+    return UnsafeError(
+        f"member {_shown(path)} is a link to {_shown(written)}, which leads out of its folder",
+        member=path,
+    )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
 
 
 def _least(*limits: int) -> int:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from dscache.store.drafts import Draft, NewFile
 from dscache.unpack.growing import Windows
-from dscache.unpack.rules import Rules, link_target, path_of, special
+from dscache.unpack.rules import Rules, check_named, link_target, special, twin_of
 
-#: What reading a damaged archive raises.
-DAMAGE: tuple[type[Exception], ...] = (tarfile.TarError, ValueError, EOFError)
+#: What reading a damaged archive raises. tarfile calls itself for a header that extends another.
+DAMAGE: tuple[type[Exception], ...] = (
+    tarfile.TarError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    RecursionError,
+)
 
 _BLOCK = 512
 #: Files up to this size are handed over in one piece.
 _WHOLE = 2 << 20
 _LABEL = b"V"  # GNU tar's name for the archive itself
+#: Bytes that the headers of one member may take: long names, attributes, the parts of sparse files.
+_LONGEST = 4 << 20
+#: tarfile's patterns take the square of the time for these (CVE-2024-6232); no name has so many.
+_DIGITS = re.compile(rb"[0-9]{256}")
+#: What a global header says stays until the end of the archive.
+_MOST_GLOBAL = 100
 
 
 def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
@@ -26,34 +39,66 @@ def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
         UnsafeError: a member is refused.
         any of DAMAGE: the archive is damaged.
     """
-    for member in _headers(stream):
+    for member in _headers(stream, rules):
         path = rules.name(member.name)
+        if member.isdir():
+            if path:
+                draft.add_folder(path)
+            continue
+        if member.type == _LABEL:
+            continue
+        check_named(path, member.name)
         if member.isreg():
             rules.bytes(path, member.size)
             _file(stream, draft, path, member)
-        elif member.isdir():
-            if path:
-                draft.add_folder(path)
         elif member.issym():
             draft.add_link(path, link_target(path, member.linkname))
         elif member.islnk():
-            draft.add_twin(path, path_of(member.linkname))
-        elif member.type != _LABEL:
+            earlier = twin_of(path, member.linkname)
+            rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy where links cannot be
+            draft.add_twin(path, earlier)
+        else:
             raise special(path)
 
 
-def _headers(stream: Windows) -> Iterator[tarfile.TarInfo]:
+class _Headers:
+    """The stream as tarfile sees it, which reads nothing but headers."""
+
+    def __init__(self, stream: Windows) -> None:
+        self._stream = stream
+        self.tell = stream.tell
+        self.left = _LONGEST
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= self.left:
+            raise ValueError(f"a header of {_LONGEST - self.left + count} bytes")
+        self.left -= count
+        data = self._stream.read(count)
+        if count > _BLOCK and _DIGITS.search(data):
+            raise ValueError("a header of nothing but digits")
+        return data
+
+
+def _headers(stream: Windows, rules: Rules) -> Iterator[tarfile.TarInfo]:
     """The headers of all members; what of a member has not been taken is left out."""
+    headers = _Headers(stream)
     archive = tarfile.TarFile(
-        fileobj=cast(Any, stream), mode="r", encoding="utf-8", errors="surrogateescape"
+        fileobj=cast(Any, headers), mode="r", encoding="utf-8", errors="surrogateescape"
     )
     member = archive.next()  # read already
     while member is not None:
+        if member.size < 0 or len(archive.pax_headers) > _MOST_GLOBAL:
+            raise ValueError("a header makes no sense")
+        rules.bytes(member.name, _LONGEST - headers.left - _BLOCK)
         yield member
-        stream.skip(archive.offset - stream.tell())
-        start = stream.peek(_BLOCK)
-        if not any(start):
+        rest = archive.offset - stream.tell()
+        if rest < 0:
+            raise ValueError(f"member {member.name[:300]!r} has more parts than bytes")
+        rules.bytes(member.name, rest)
+        stream.skip(rest)
+        if not any(stream.peek(_BLOCK)):
             return
+        headers.left = _LONGEST
         member = tarfile.TarInfo.fromtarfile(archive)
 
 
@@ -71,7 +116,9 @@ def _file(stream: Windows, draft: Draft, path: str, member: tarfile.TarInfo) -> 
     runs = [(0, size)] if sparse is None else sparse
     with draft.new_file(path, program=program) as file:
         for offset, count in runs:
-            if not file.size <= offset <= size - count:
+            if not count:
+                continue  # what fills the table of an old header
+            if count < 0 or not file.size <= offset <= size - count:
                 raise ValueError(f"member {path!r} has parts that overlap")
             file.skip(offset - file.size)
             _copy(stream, file, count)

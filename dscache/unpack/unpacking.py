@@ -150,6 +150,7 @@ class Unpacking:
                 stream, damage = compression.opened(
                     file, formats.compression(archive.recipe, start)
                 )
+                damage += tars.DAMAGE
                 self._unpack_stream(Windows(stream), draft, rules)
         except DscacheError:
             raise

@@ -10,6 +10,7 @@ from dscache.recipes import SINGLE
 from dscache.store import File, Store, Unpacked
 from dscache.store.members import Member
 from dscache.view.items import Item
+from dscache.view.outline import parents
 
 
 class Contents:
@@ -65,20 +66,33 @@ class Contents:
         """Where the wanted links lead, directly or through others."""
         targets: set[str] = set()
         while True:
-            found = {
-                posixpath.normpath(posixpath.join(posixpath.dirname(item.path), item.target))
-                for item in self._all(each)
-                if item.kind == "link" and (wants(item.path) or _is_below(item.path, targets))
-            }
+            on_the_way = {folder for target in targets for folder in parents(target)}
+            found: set[str] = set()
+            for item in self._all(each):
+                if item.kind != "link":
+                    continue
+                if wants(item.path) or _is_below(item.path, targets):
+                    found.add(_led(item, ""))
+                if item.path in on_the_way:  # a target is reached through this link
+                    start = f"{item.path}/"
+                    rests = (path[len(start) :] for path in targets if path.startswith(start))
+                    found.update(_led(item, rest) for rest in rests)
+                    found.add(item.path)
             if found <= targets:
                 return targets
             targets |= found
 
 
+def _led(link: Item, rest: str) -> str:
+    """Where `rest` below a link leads."""
+    path = posixpath.join(posixpath.dirname(link.path), link.target, rest)
+    return posixpath.normpath(path)
+
+
 def _is_below(path: str, targets: set[str]) -> bool:
-    return bool(targets) and any(
-        path == each or each == "." or path.startswith(f"{each}/") for each in targets
-    )
+    if path in targets or "." in targets:
+        return True
+    return bool(targets) and any(folder in targets for folder in parents(path))
 
 
 def _item(path: str, source: str, member: Member) -> Item:

@@ -20,6 +20,10 @@ _PROGRAMS = {
     "axel": "--version",
     "rclone": "version",
     "wget": "--version",
+    "tar": "--version",
+    "unzip": "-v",
+    "zstd": "--version",
+    "xz": "--version",
 }
 _PACKAGES = (
     "dscache",

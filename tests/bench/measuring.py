@@ -27,7 +27,7 @@ _TIMING = str(Path(__file__).with_name("timing.py"))
 _TIMEOUT = 300.0
 _FOLDERS = re.compile(r"(?<![\w:/])/(?:[^\s/'\"]+/)+")
 #: Debian's packages, where they are not named like the program.
-_PACKAGES = {"aria2c": "aria2"}
+_PACKAGES = {"aria2c": "aria2", "xz": "xz-utils"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Contender:
         role: dscache itself, somebody else, or a floor: what no program of the kind can beat.
         verifies: it compares the bytes with a known hash.
         needs: a module of Python without which it cannot run.
+        calls: another program without which it cannot.
         until: it is done as soon as this file is there.
         leaves: it leaves the files behind, to be checked.
     """
@@ -47,15 +48,17 @@ class Contender:
     role: str = PEER
     verifies: bool = True
     needs: str = ""
+    calls: str = ""
     until: str = ""
     leaves: bool = True
 
     @property
     def missing(self) -> str:
         """Why it cannot run here, or nothing."""
-        program = self.command[0]
-        if shutil.which(program) is None:
-            return f"{program} is not installed (apt-get install {_PACKAGES.get(program, program)})"
+        for program in filter(None, (self.command[0], self.calls)):
+            if shutil.which(program) is None:
+                package = _PACKAGES.get(program, program)
+                return f"{program} is not installed (apt-get install {package})"
         if self.needs and find_spec(self.needs) is None:
             return f"{self.needs} is not installed (pip install {self.needs})"
         return ""
@@ -92,12 +95,13 @@ class Row:
 
 @dataclass
 class Table:
-    """What one workload has given: rows, and facts in words."""
+    """What one workload has given: rows, facts in words, and figures by name that are no rows'."""
 
     key: str
     title: str
     rows: list[Row] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
 
     def row(self, name: str) -> Row | None:
         """The row of that name, if it has figures."""
@@ -125,6 +129,7 @@ class Course:
         runs: timed runs of each at most.
         patience: no run begins for a contender that has had so many seconds.
         warm_up: with an untimed round.
+        keeps: names in the target that are not removed between runs.
     """
 
     target: Path
@@ -134,6 +139,7 @@ class Course:
     runs: int
     patience: float = 10.0
     warm_up: bool = True
+    keeps: frozenset[str] = frozenset()
 
 
 def compare(course: Course, contenders: Sequence[Contender]) -> list[Row]:
@@ -150,7 +156,7 @@ def compare(course: Course, contenders: Sequence[Contender]) -> list[Row]:
                 continue
             if number >= 0:
                 row.add(sample)
-    _clear(course.target)
+    _clear(course)
     return rows
 
 
@@ -206,18 +212,24 @@ def _last_line(text: str) -> str:
 
 
 def _run(course: Course, contender: Contender) -> Sample:
-    _clear(course.target)
+    _clear(course)
     if contender.role != DSCACHE:
-        course.target.mkdir()
+        course.target.mkdir(exist_ok=True)
     sample = start(contender, course.target, course.environment)()
     if contender.leaves and (found := _count(course.target, course.size)) < course.count:
         raise RuntimeError(f"{found} files of {course.size} bytes instead of {course.count}")
     return sample
 
 
-def _clear(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _clear(course: Course) -> None:
+    if not course.keeps and course.target.exists():
+        shutil.rmtree(course.target)
+    elif course.keeps:
+        for entry in os.scandir(course.target):
+            if entry.is_dir(follow_symlinks=False) and entry.name not in course.keeps:
+                shutil.rmtree(entry)
+            elif entry.name not in course.keeps:
+                os.unlink(entry)
 
 
 def _count(folder: Path, size: int) -> int:

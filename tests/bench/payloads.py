@@ -125,9 +125,18 @@ def register(registry: Path, **files: tuple[File, str]) -> Path:
     """A registry of datasets of one file each, by the name of the dataset: the file and its URL."""
     registry.mkdir()
     for name, (each, url) in files.items():
-        entry = f'path = "{each.path.name}"\nsize = {each.size}\nhash = "{each.sha256}"\n'
-        _register(registry, name, f'[[artifacts]]\n{entry}urls = ["{url}"]\n')
+        _register(registry, name, _artifact(each, url))
     return registry
+
+
+def register_archive(registry: Path, name: str, file: File, url: str, recipe: str) -> None:
+    """One more dataset in a registry, of what an archive holds."""
+    _register(registry, name, f'{_artifact(file, url)}unpack = "{recipe}"\n')
+
+
+def _artifact(file: File, url: str) -> str:
+    known = f'path = "{file.path.name}"\nsize = {file.size}\nhash = "{file.sha256}"\n'
+    return f'[[artifacts]]\n{known}urls = ["{url}"]\n'
 
 
 def _register(registry: Path, name: str, entry: str) -> None:

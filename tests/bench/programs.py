@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from tests.bench.archives import Archive
 from tests.bench.measuring import DSCACHE, FLOOR, Contender
 from tests.bench.payloads import File, Lists
 
@@ -21,6 +22,14 @@ ARIA2_MANY = "aria2c -j32, checksums"
 AXEL = "axel -n16"
 POOCH = "pooch.retrieve"
 POOCH_LOOP = "loop over Pooch.fetch"
+PACKED = "dscache, not unpacked"
+PROJECT = "dscache, and hard links in a project"
+TAR = "tar -x"
+UNZIP = "unzip -q"
+CP = "cp -al"
+
+#: What GNU tar runs for an option.
+_CALLED = {"-z": "gzip", "-J": "xz", "--zstd": "zstd"}
 
 _CURL_PARALLEL = 50  # curl's own default
 
@@ -174,3 +183,24 @@ def wget_many(lists: Lists, *options: str) -> Contender:
     """Many files with wget on one connection, unverified."""
     command = ("wget", "--no-config", "-q", *options, "-P", "{target}", "-i", str(lists.urls))
     return Contender("wget -i", command, verifies=False)
+
+
+def tar(archive: Archive, option: str = "") -> Contender:
+    """An archive with GNU tar; `option` says how it is compressed."""
+    words = [word for word in (TAR, option) if word]
+    where = ("-f", str(archive.file.path), "-C", "{target}")
+    command = (*" ".join(words).split(), *where)
+    return Contender(" ".join(words), command, verifies=False, calls=_CALLED.get(option, ""))
+
+
+def unzip(archive: Archive) -> Contender:
+    """An archive with Info-ZIP's unzip."""
+    return Contender(
+        UNZIP, ("unzip", "-q", str(archive.file.path), "-d", "{target}"), verifies=False
+    )
+
+
+def pooch_unpacked(processor: str, archive: Archive) -> Contender:
+    """An archive that is there with a processor of Pooch, which looks at its hash first."""
+    command = peer("pooch_unpacked", processor, str(archive.file.path), archive.file.sha256)
+    return Contender(f"pooch.{processor}", command, needs="pooch")

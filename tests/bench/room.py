@@ -8,28 +8,32 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from tests.bench import payloads
+from tests.bench.archives import Archive
+from tests.bench.machine import filesystem
 from tests.bench.measuring import Course
 from tests.bench.payloads import File, Lists, Many
 from tests.servers import Certificate, Server, caddy, certificate, nginx
 
 MIDDLE = 256 << 20
 _SMALL_COUNT, _SMALL_SIZE = 5000, 20 << 10
+#: What nginx, the programs and whoever else is on the machine need beside what is unpacked.
+_SPARE = 768 << 20
 #: What a proxy or a configuration of this machine would change.
 _KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 @contextmanager
-def room(big: int, runs: int) -> Iterator[Room]:
+def room(big: int, members: int, runs: int) -> Iterator[Room]:
     """A room in memory where there is place enough, so that the disk does not decide."""
     parent = Path(os.environ.get("BENCH_FOLDER") or _roomy(big))
     with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as folder, ExitStack() as ends:
-        yield Room(Path(folder), big, runs, ends)
+        yield Room(Path(folder), big, members, runs, ends)
 
 
 def _roomy(big: int) -> str:
@@ -40,26 +44,44 @@ def _roomy(big: int) -> str:
     return memory if has_place else disk
 
 
-class Room:
-    """The folder of a run, and what is in it."""
+def _free(folder: Path) -> int:
+    """Bytes that fit; where the filesystem is memory, no more than there is of that."""
+    free = shutil.disk_usage(folder).free
+    if filesystem(folder) != "tmpfs":
+        return free
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return min(free, int(available) << 10)
 
-    def __init__(self, folder: Path, big: int, runs: int, ends: ExitStack) -> None:
+
+class Room:
+    """The folder of a run, and what is in it.
+
+    Attributes:
+        big_size: bytes of the large file.
+        members: files in the largest archive.
+        runs: timed runs of each contender at most.
+    """
+
+    def __init__(self, folder: Path, big: int, members: int, runs: int, ends: ExitStack) -> None:
         self.folder = folder
+        self.big_size = big
+        self.members = members
         self.runs = runs
-        self._big = big
         self._ends = ends
+        self._archives: dict[str, Archive] = {}
         self.files = folder / "files"
         self.files.mkdir()
 
     @cached_property
     def big(self) -> File:
         """The large file; 2 GiB by default."""
-        return payloads.file(self.files / "big.bin", self._big)
+        return payloads.file(self.files / "big.bin", self.big_size)
 
     @cached_property
     def half(self) -> File:
         """A file of half that size."""
-        return payloads.file(self.files / "half.bin", self._big // 2)
+        return payloads.file(self.files / "half.bin", self.big_size // 2)
 
     @cached_property
     def middle(self) -> File:
@@ -70,6 +92,35 @@ class Room:
     def small(self) -> Many:
         """The many small files."""
         return payloads.many(self.files / "small", _SMALL_COUNT, _SMALL_SIZE)
+
+    def archive(self, name: str, make: Callable[[Path], Archive], needed: int) -> Archive:
+        """The archive of that name, made unless it is there; it is then the only served file.
+
+        Args:
+            needed: bytes that it and all that is made of it take.
+
+        Raises:
+            RuntimeError: there is no place for so much.
+        """
+        if name not in self._archives:
+            self._empty()
+        here = self._archives[name].file.size if name in self._archives else 0
+        free = _free(self.folder)
+        if free < needed - here + _SPARE:
+            wanted = f"{(needed - here + _SPARE) / (1 << 30):.1f} GiB"
+            raise RuntimeError(f"{wanted} are needed, {free / (1 << 30):.1f} GiB are free")
+        if not here:
+            self._archives[name] = make(self.files / name)
+        return self._archives[name]
+
+    def _empty(self) -> None:
+        """Remove what was made to be served, and what was fetched of it; both can be made anew."""
+        for name in ("big", "half", "middle", "small", "registry_of_big"):
+            self.__dict__.pop(name, None)
+        self._archives.clear()
+        for folder in (self.files, self.shared, self.folder / "registry-of-big"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.files.mkdir()
 
     @cached_property
     def http(self) -> Server:

@@ -1,100 +1,89 @@
 """The workloads of archives: unpacked, from the cache and while they arrive, and linked.
 
 Where the archive is in the cache, what is timed makes the tree, the view and the record; those of
-the run before are removed, the bytes stay. Programs read the very same file.
+the run before are removed, the bytes stay. Other programs read the very same file.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import archives, payloads
 from tests.bench.archives import Archive
-from tests.bench.measuring import (
-    DSCACHE,
-    FLOOR,
-    Contender,
-    Course,
-    Row,
-    Table,
-    compare,
-    remove,
-    start,
-)
-from tests.bench.programs import CP, DS, PACKED, PROJECT, TAR, UNZIP, peer
+from tests.bench.measuring import DSCACHE, FLOOR, Contender, Course, Table, compare, start
+from tests.bench.programs import CP, DS, PACKED, PROJECT, peer, pooch_unpacked, tar, unzip
 from tests.bench.room import Room
 from tests.bench.special import WARM, warm_fetch
 
 #: What stays in a cache so that its archives are there, and neither trees nor views of them.
 _BYTES = frozenset({"CACHEDIR.TAG", "VERSION", "aliases", "blobs", "locks", "parts", "proofs"})
-#: The seconds that each may have where gigabytes are unpacked.
+#: The seconds that each may have; gigabytes take their time.
 _PATIENCE = 20.0
-_SPARE = 512 << 20
 
 
 def unpack(room: Room) -> Table:
     """A tar of very many files, from the cache."""
     archive = _images(room, copies=2)
-    rows = _unpacked(room, archive, [_tar(archive)])
-    return Table("unpack", f"tar of {_images_title(archive)}, in the cache, unpacked", rows)
+    title = f"tar of {_count(archive)}, in the cache, unpacked"
+    return _from_cache(room, archive, Table("unpack", title), tar(archive))
 
 
 def arriving(room: Room) -> Table:
     """The same archive from a server, unpacked while it arrives."""
     archive = _images(room, copies=3)
-    environment = _environment(room, archive)
     contenders = [
         _dscache("unpacked"),
-        Contender(PACKED, peer("dscache_datasets", "packed"), role=DSCACHE, leaves=False),
-        replace(_tar(archive), role=FLOOR),
         Contender(PROJECT, peer("dscache_project", "unpacked"), role=DSCACHE),
+        Contender(PACKED, peer("dscache_datasets", "packed"), role=DSCACHE, leaves=False),
+        replace(tar(archive), role=FLOOR),
     ]
-    course = _course(room, archive, room.folder / "target", environment)
-    rows = compare(course, contenders)
-    return Table("arriving", f"tar of {_images_title(archive)}, over http, unpacked", rows)
+    course = _course(room, archive, room.folder / "target")
+    title = f"tar of {_count(archive)}, over http, unpacked"
+    return Table("arriving", title, compare(course, contenders))
 
 
 def link(room: Room) -> Table:
-    """The files of that archive into a project, and a fetch when they are there."""
+    """The files of that archive into a project, and what a fetch costs when they are there."""
     archive = _images(room, copies=2)
-    with _packed(room, archive) as stock:
-        start(_dscache("unpacked"), stock.cache, stock.environment)()
-        view = _view(stock)
+    course = _course(room, archive, room.folder / "target")
+    with _packed(room, archive) as cache:
+        start(_dscache("unpacked"), cache, course.environment)()
         contenders = [
-            Contender(DS, peer("dscache_linked", "unpacked", str(stock.cache)), role=DSCACHE),
-            Contender(CP, ("cp", "-al", f"{view}/.", "{target}/"), verifies=False),
+            Contender(DS, peer("dscache_linked", "unpacked", str(cache)), role=DSCACHE),
+            _cp(_view(cache, course.environment)),
         ]
-        course = _course(room, archive, room.folder / "target", stock.environment)
         rows = compare(course, contenders)
-        best, median = warm_fetch("unpacked", stock.cache, stock.environment)
+        best, median = warm_fetch("unpacked", cache, course.environment)
     facts = [f"a fetch of what is there: {best:.0f} µs at best, median {median:.0f} µs"]
     if rows[0].said:
         facts.append(f"dscache, without its start-up: {float(rows[0].said):.3f} s in the last run")
-    title = f"{_images_title(archive)} of the cache into a project, by hard link"
+    title = f"{_count(archive)} of the cache into a project, by hard link"
     return Table("link", title, rows, facts, {WARM: median})
 
 
 def tar_gz(room: Room) -> Table:
     """A compressed tar, half of it text."""
     archive = _mixed(room, ".gz", room.big_size // 2)
-    return _compressed(room, archive, "tar.gz", [_tar(archive, "-z", "gzip"), _pooch("Untar")])
+    processed = pooch_unpacked("Untar", archive)
+    return _from_cache(room, archive, _table("tar.gz", archive), tar(archive, "-z"), processed)
 
 
 def tar_zst(room: Room) -> Table:
     """The same with zstd."""
     archive = _mixed(room, ".zst", room.big_size // 2)
-    return _compressed(room, archive, "tar.zst", [_tar(archive, "--zstd", "zstd")])
+    return _from_cache(room, archive, _table("tar.zst", archive), tar(archive, "--zstd"))
 
 
 def tar_xz(room: Room) -> Table:
     """The same with xz; less of it, since xz is slow."""
     archive = _mixed(room, ".xz", room.big_size // 16)
-    return _compressed(room, archive, "tar.xz", [_tar(archive, "-J", "xz")])
+    return _from_cache(room, archive, _table("tar.xz", archive), tar(archive, "-J"))
 
 
 def zipped(room: Room) -> Table:
@@ -102,11 +91,8 @@ def zipped(room: Room) -> Table:
     count = room.members * 2 // 5
     size = count * archives.TEXT
     archive = room.archive("texts.zip", lambda path: archives.texts(path, count), 2 * size)
-    unzip = ("unzip", "-q", str(archive.file.path), "-d", "{target}")
-    contenders = [Contender(UNZIP, unzip, verifies=False), _pooch("Unzip")]
-    rows = _unpacked(room, archive, contenders)
-    title = f"zip of {count:,} x {archives.TEXT // 1000} KB of text, in the cache, unpacked"
-    return Table("zip", title, rows)
+    table = Table("zip", f"zip of {count:,} texts of 40 KB, in the cache, unpacked")
+    return _from_cache(room, archive, table, unzip(archive), pooch_unpacked("Unzip", archive))
 
 
 WORKLOADS: dict[str, Callable[[Room], Table]] = {
@@ -120,18 +106,15 @@ WORKLOADS: dict[str, Callable[[Room], Table]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Stock:
-    """A cache that has the archive, and has not unpacked it."""
-
-    cache: Path
-    environment: Mapping[str, str]
-
-
 def _images(room: Room, copies: int) -> Archive:
     """The archive of images; there must be room for so many times its bytes."""
-    needed = copies * room.members * archives.IMAGE
-    return room.archive("images.tar", lambda path: archives.images(path, room.members), needed)
+    count = room.members
+    needed = copies * count * archives.IMAGE
+    return room.archive("images.tar", lambda path: archives.images(path, count), needed)
+
+
+def _count(archive: Archive) -> str:
+    return f"{archive.count:,} files of {archive.each >> 10} KiB"
 
 
 def _mixed(room: Room, suffix: str, size: int) -> Archive:
@@ -140,20 +123,52 @@ def _mixed(room: Room, suffix: str, size: int) -> Archive:
     return room.archive(name, lambda path: archives.mixed(path, count), 3 * size)
 
 
-def _compressed(room: Room, archive: Archive, kind: str, others: Sequence[Contender]) -> Table:
-    size = f"{archive.count * archive.each >> 20} MiB"
-    title = f"{kind} of {size}, half text, half noise, in the cache, unpacked"
-    return Table(kind, title, _unpacked(room, archive, others))
+def _table(kind: str, archive: Archive) -> Table:
+    size = f"{archive.count * archive.each >> 20:,} MiB"
+    return Table(kind, f"{kind} of {size}, half text, half noise, in the cache, unpacked")
 
 
-def _unpacked(room: Room, archive: Archive, others: Sequence[Contender]) -> list[Row]:
-    """dscache and the others unpack what is in a cache."""
-    with _packed(room, archive) as stock:
-        given = {"{url}": _url(room, archive), "{sha256}": archive.file.sha256}
-        others = [replace(each, command=_filled(each.command, given)) for each in others]
-        course = _course(room, archive, stock.cache, stock.environment)
-        return compare(replace(course, keeps=_BYTES), [_dscache("unpacked"), *others])
+def _from_cache(room: Room, archive: Archive, table: Table, *others: Contender) -> Table:
+    """The table with the rows of dscache and the others, that unpack what is in a cache."""
+    with _packed(room, archive) as cache:
+        course = replace(_course(room, archive, cache), keeps=_BYTES)
+        table.rows = compare(course, [_dscache("unpacked"), *others])
+    return table
 
 
-def _filled(command: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(given.get(word, word) for word in command)
+def _course(room: Room, archive: Archive, target: Path) -> Course:
+    registry = room.folder / f"registry-of-{archive.file.path.name}"
+    if not registry.exists():
+        url = f"{room.http.url}/{archive.file.path.name}"
+        payloads.register(registry, packed=(archive.file, url))
+        payloads.register_archive(registry, "unpacked", archive.file, url, archive.recipe)
+    environment = room.environment(registry=registry)
+    return Course(target, archive.count, archive.each, environment, room.runs, _PATIENCE)
+
+
+@contextmanager
+def _packed(room: Room, archive: Archive) -> Iterator[Path]:
+    """A cache that has the archive, and has not unpacked it."""
+    cache = room.folder / "packed"
+    try:
+        start(_dscache("packed"), cache, _course(room, archive, cache).environment)()
+        # What is served is the cache's own file from now on: the bytes take memory only once.
+        sha256, served = archive.file.sha256, archive.file.path
+        served.unlink()
+        os.link(cache / "blobs" / "sha256" / sha256[:2] / sha256[2:], served)
+        yield cache
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _dscache(name: str) -> Contender:
+    return Contender(DS, peer("dscache_datasets", name), role=DSCACHE)
+
+
+def _view(cache: Path, environment: Mapping[str, str]) -> str:
+    words = (sys.executable, "-m", "dscache", "path", "unpacked", "--cache-dir", str(cache))
+    return start(Contender(DS, words), cache, environment)().said
+
+
+def _cp(view: str) -> Contender:
+    return Contender(CP, ("cp", "-al", f"{view}/.", "{target}/"), verifies=False)
