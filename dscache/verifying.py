@@ -110,13 +110,12 @@ def _views(store: Store, records: Sequence[Record]) -> Iterator[Damage]:
     """The views that do not show what their records name."""
     for record in records:
         folder = store.layout.view(record.registry, record.name, record.version, record.content)
-        trees = [each for each in record.trees if each.complete]
-        contents = view.Contents(store, record.files, trees)
-        try:
-            is_sound = view.is_sound(folder, contents)
-        except FileNotFoundError:
-            continue  # of its trees, said already
-        if not is_sound:
+        trees = [
+            each
+            for each in record.trees
+            if each.complete and store.trees.is_listed(each.sha256, each.recipe)
+        ]
+        if not view.is_sound(folder, view.Contents(store, record.files, trees)):
             problem = "links of the view are missing or wrong"
             yield Damage("", folder, (str(record.reference),), problem)
 

@@ -111,6 +111,10 @@ class Trees:
         except ValueError as error:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
+    def is_listed(self, sha256: str, recipe: str) -> bool:
+        """True if `members` has something to read."""
+        return os.path.exists(f"{self._layout.tree(sha256, recipe)}/{MEMBERS}")
+
     def damaged(self, tree: Tree) -> Member | None:
         """The first member that is not as it was written; reads every file."""
         return next(

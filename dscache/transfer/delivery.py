@@ -93,8 +93,10 @@ class Delivery:
                 for task, (_, lock) in self._claims.items():
                     if lock:
                         ending.callback(lock.release)
-                    is_here = isinstance(task, Extraction)
-                    ending.callback(task.unpacking.stop if is_here else task.sink.keep)
+                    if isinstance(task, Extraction):
+                        ending.callback(task.unpacking.stop)
+                    else:
+                        ending.callback(task.sink.keep)
 
     def _deliver(
         self, wants: Iterable[Want], claim: Callable[[str], Lock | None]
@@ -288,8 +290,6 @@ class Delivery:
             raise RuntimeError("what is unpacked is here")
         try:
             return replace(delivered, tree=unpacking.publish(delivered.blob))
-        except StorageError as error:
-            return replace(delivered, error=self._explained(error))
         except DscacheError as error:
             return replace(delivered, error=error)
 

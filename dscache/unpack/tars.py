@@ -26,6 +26,8 @@ _WHOLE = 2 << 20
 _LABEL = b"V"  # GNU tar's name for the archive itself
 #: Bytes that the headers of one member may take: long names, attributes, the parts of sparse files.
 _LONGEST = 4 << 20
+#: Up to so many are not held against the limits.
+_USUAL = 16 << 10
 #: tarfile's patterns take the square of the time for these (CVE-2024-6232); no name has so many.
 _DIGITS = re.compile(rb"[0-9]{256}")
 #: What a global header says stays until the end of the archive.
@@ -67,12 +69,12 @@ class _Headers:
     def __init__(self, stream: Windows) -> None:
         self._stream = stream
         self.tell = stream.tell
-        self.left = _LONGEST
+        self.used = 0
 
     def read(self, count: int) -> bytes:
-        if not 0 <= count <= self.left:
-            raise ValueError(f"a header of {_LONGEST - self.left + count} bytes")
-        self.left -= count
+        if not 0 <= count <= _LONGEST - self.used:
+            raise ValueError(f"a header of {self.used + count} bytes")
+        self.used += count
         data = self._stream.read(count)
         if count > _BLOCK and _DIGITS.search(data):
             raise ValueError("a header of nothing but digits")
@@ -89,16 +91,18 @@ def _headers(stream: Windows, rules: Rules) -> Iterator[tarfile.TarInfo]:
     while member is not None:
         if member.size < 0 or len(archive.pax_headers) > _MOST_GLOBAL:
             raise ValueError("a header makes no sense")
-        rules.bytes(member.name, _LONGEST - headers.left - _BLOCK)
+        if headers.used > _USUAL:
+            rules.bytes(member.name, headers.used)
         yield member
         rest = archive.offset - stream.tell()
         if rest < 0:
             raise ValueError(f"member {member.name[:300]!r} has more parts than bytes")
-        rules.bytes(member.name, rest)
+        if rest >= _BLOCK:
+            rules.bytes(member.name, rest)
         stream.skip(rest)
         if not any(stream.peek(_BLOCK)):
             return
-        headers.left = _LONGEST
+        headers.used = 0
         member = tarfile.TarInfo.fromtarfile(archive)
 
 

@@ -12,6 +12,9 @@ from dscache.store.members import Member
 from dscache.view.items import Item
 from dscache.view.outline import parents
 
+#: So many links are followed one after the other, as in Linux (path_resolution(7)).
+_MOST_LINKS = 40
+
 
 class Contents:
     """What stands in a view: files as they came, and what archives hold; read anew each time.
@@ -58,35 +61,43 @@ class Contents:
 
     def _wanted(self, each: Unpacked, wants: Callable[[str], bool]) -> Iterator[Item]:
         targets = self._targets(each, wants)
+        on_the_way = _folders_to(targets)
         for item in self._all(each):
-            if item.kind != "folder" and (wants(item.path) or _is_below(item.path, targets)):
+            if item.kind == "folder":
+                continue
+            is_passed = item.kind == "link" and item.path in on_the_way
+            if is_passed or wants(item.path) or _is_below(item.path, targets):
                 yield item
 
     def _targets(self, each: Unpacked, wants: Callable[[str], bool]) -> set[str]:
         """Where the wanted links lead, directly or through others."""
         targets: set[str] = set()
-        while True:
-            on_the_way = {folder for target in targets for folder in parents(target)}
+        for _ in range(_MOST_LINKS):
+            on_the_way = _folders_to(targets)
             found: set[str] = set()
             for item in self._all(each):
                 if item.kind != "link":
                     continue
                 if wants(item.path) or _is_below(item.path, targets):
                     found.add(_led(item, ""))
-                if item.path in on_the_way:  # a target is reached through this link
+                if item.path in on_the_way:
                     start = f"{item.path}/"
                     rests = (path[len(start) :] for path in targets if path.startswith(start))
                     found.update(_led(item, rest) for rest in rests)
-                    found.add(item.path)
             if found <= targets:
-                return targets
+                break
             targets |= found
+        return targets
 
 
 def _led(link: Item, rest: str) -> str:
     """Where `rest` below a link leads."""
     path = posixpath.join(posixpath.dirname(link.path), link.target, rest)
     return posixpath.normpath(path)
+
+
+def _folders_to(paths: set[str]) -> set[str]:
+    return {folder for path in paths for folder in parents(path)}
 
 
 def _is_below(path: str, targets: set[str]) -> bool:

@@ -34,7 +34,7 @@ def stands_as(path: str, item: Item) -> str:
         return ""
     if not stat.S_ISREG(found.st_mode) or found.st_size != item.size:
         return ""
-    if os.path.samestat(found, os.stat(item.source)):
+    if _is_file_of(item, found):
         return "symlink" if linked else "hardlink"
     return "copy" if fast_sum_of(path) == item.xxh3_128 else ""
 
@@ -117,6 +117,13 @@ def shown_otherwise(folder: str, path: str) -> bool:
             return True
         folder = f"{folder}/{part}"
     return False
+
+
+def _is_file_of(item: Item, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(found, os.stat(item.source))
+    except FileNotFoundError:
+        return False  # the store has lost it; what stands there may be right all the same
 
 
 def _leads_to(path: str) -> str | None:

@@ -74,6 +74,15 @@ def tar_gz(room: Room) -> Table:
     return _from_cache(room, archive, _table("tar.gz", archive), tar(archive, "-z"), processed)
 
 
+def zipped(room: Room) -> Table:
+    """A zip of many small texts."""
+    count = room.members * 2 // 5
+    size = count * archives.TEXT
+    archive = room.archive("texts.zip", lambda path: archives.texts(path, count), 2 * size)
+    table = Table("zip", f"zip of {count:,} texts of 40 KB, in the cache, unpacked")
+    return _from_cache(room, archive, table, unzip(archive), pooch_unpacked("Unzip", archive))
+
+
 def tar_zst(room: Room) -> Table:
     """The same with zstd."""
     archive = _mixed(room, ".zst", room.big_size // 2)
@@ -86,23 +95,14 @@ def tar_xz(room: Room) -> Table:
     return _from_cache(room, archive, _table("tar.xz", archive), tar(archive, "-J"))
 
 
-def zipped(room: Room) -> Table:
-    """A zip of many small texts."""
-    count = room.members * 2 // 5
-    size = count * archives.TEXT
-    archive = room.archive("texts.zip", lambda path: archives.texts(path, count), 2 * size)
-    table = Table("zip", f"zip of {count:,} texts of 40 KB, in the cache, unpacked")
-    return _from_cache(room, archive, table, unzip(archive), pooch_unpacked("Unzip", archive))
-
-
 WORKLOADS: dict[str, Callable[[Room], Table]] = {
     "unpack": unpack,
     "arriving": arriving,
     "link": link,
     "tar.gz": tar_gz,
+    "zip": zipped,
     "tar.zst": tar_zst,
     "tar.xz": tar_xz,
-    "zip": zipped,
 }
 
 
@@ -118,7 +118,7 @@ def _count(archive: Archive) -> str:
 
 
 def _mixed(room: Room, suffix: str, size: int) -> Archive:
-    count = size // archives.MIXED
+    count = max(1, size // archives.MIXED)
     name = f"mixed.tar{suffix}"
     return room.archive(name, lambda path: archives.mixed(path, count), 3 * size)
 

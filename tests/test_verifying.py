@@ -1,0 +1,124 @@
+"""Verifying finds what is not as it was stored, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import dscache
+from dscache.cli import cli
+from dscache.errors import NotCached
+from dscache.results import Damage
+from tests.making import Shelf, artifact, content
+from tests.stores import overwrite
+from tests.test_pruning import MEMBERS, TAR
+
+PLAIN = content(2 << 20, 3)
+
+
+@pytest.fixture
+def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    made = Shelf(home / "shelf")
+    for name, data in (("pack.tar", TAR), ("plain.bin", PLAIN)):
+        (made.folder / name).write_bytes(data)
+    made.add("pack", [artifact("pack.tar", TAR, "pack.tar", unpack="tar")])
+    made.add("plain", [artifact("plain.bin", PLAIN, "plain.bin")])
+    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+    dscache.fetch_many(["pack", "plain"])
+    return made
+
+
+def damages(*names: str, full: bool = False) -> list[Damage]:
+    return list(dscache.Cache().verify(names, full=full).corrupt)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_right_is_found_right(shelf: Shelf, full: bool) -> None:
+    found = dscache.Cache().verify(full=full)
+    assert found.corrupt == ()
+    assert found.ok == found.checked == len(MEMBERS) + 2 + 2  # members, blobs, views
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    overwrite(path, bytes(data))
+
+
+def cut(path: Path) -> None:
+    overwrite(path, path.read_bytes()[:-1])
+
+
+def zero(path: Path) -> None:
+    overwrite(path, bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("harm", [flip, cut, zero, os.unlink])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("pack", "trees/*/*/files/a/one.bin"), ("pack", "blobs/*/*/*"), ("plain", "blobs/*/*/*")],
+)
+def test_damage_is_found(
+    shelf: Shelf, home: Path, name: str, where: str, harm: Callable[[Path], None], full: bool
+) -> None:
+    sizes = {"pack": len(TAR), "plain": len(PLAIN)}
+    paths = [
+        path
+        for path in (home / "cache").glob(where)
+        if "blobs" not in where or path.stat().st_size == sizes[name]
+    ]
+    harm(paths[0])
+    found = damages(full=full)
+    is_archive_gone = harm is os.unlink and name == "pack" and "blobs" in where
+    assert bool(found) is not is_archive_gone  # an archive may be dropped
+    assert {user for each in found for user in each.datasets} <= {f"shelf/{name}@1"}
+    assert is_archive_gone or str(paths[0]) in {each.path for each in found}
+
+
+def test_a_hard_link_that_was_edited_is_found(shelf: Shelf, home: Path) -> None:
+    project = dscache.fetch("pack", into=home / "project", link="hardlink")
+    edited = project / "a/one.bin"
+    flip(edited)
+    found = damages("pack")
+    assert any(os.path.samefile(each.path, edited) for each in found)
+    assert all(each.digest or "view" in each.problem for each in found)
+    assert damages("plain") == []
+
+
+def test_a_view_that_was_changed_is_found(shelf: Shelf, home: Path) -> None:
+    folder = dscache.fetch("pack")
+    (folder / "two.bin").unlink()
+    assert [each.path for each in damages()] == [str(folder)]
+
+
+def test_a_tree_that_is_gone_is_found(shelf: Shelf, home: Path) -> None:
+    shutil.rmtree(home / "cache/trees")
+    assert {each.problem for each in damages()} == {"missing"}
+
+
+def test_nothing_is_changed(shelf: Shelf, home: Path) -> None:
+    path = next((home / "cache").glob("trees/*/*/files/two.bin"))
+    flip(path)
+    before = {each: each.stat().st_mtime_ns for each in (home / "cache").rglob("*")}
+    damages()
+    assert {each: each.stat().st_mtime_ns for each in (home / "cache").rglob("*")} == before
+
+
+def test_the_command(shelf: Shelf, home: Path) -> None:
+    run = CliRunner().invoke
+    assert json.loads(run(cli, ["verify", "--json"]).stdout)["corrupt"] == []
+    flip(next((home / "cache").glob("trees/*/*/files/two.bin")))
+    found = run(cli, ["verify", "pack", "--json"], standalone_mode=False)
+    document = json.loads(found.stdout)
+    assert document.keys() == {"checked", "ok", "corrupt", "repaired"}
+    assert document["corrupt"][0].keys() == {"digest", "path", "datasets", "problem"}
+    assert found.return_value == 5
+    with pytest.raises(NotCached):
+        dscache.Cache().verify(["nothing"])
