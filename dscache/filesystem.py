@@ -320,8 +320,8 @@ def touch(path: str) -> None:
 def clone(source: str, target: str, *, program: bool = False) -> None:
     """Make the new file `target` share the bytes of `source` until either is written to (reflink).
 
-    By FICLONE on Linux (btrfs, XFS, bcachefs, OCFS2), by clonefile on macOS (APFS). Windows has it
-    on ReFS only, by a call that shares cluster by cluster: not supported here.
+    By FICLONE on Linux (btrfs, XFS, bcachefs, OCFS2), by clonefile on macOS (APFS), by reflink-copy
+    on Windows (ReFS), where sharing goes cluster by cluster.
 
     Raises:
         OSError: with an errno in `UNSUPPORTED` where this filesystem cannot.
@@ -339,6 +339,15 @@ def clone(source: str, target: str, *, program: bool = False) -> None:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), source, None, target)
         os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) | stat.S_IWUSR)
+    elif _WINDOWS:
+        from reflink_copy import reflink  # late: as above
+
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        try:
+            reflink(source, target)
+        except OSError as error:  # without a number; what it is the next way will say again
+            raise OSError(errno.ENOTSUP, str(error), target) from error
     else:
         raise OSError(errno.ENOTSUP, "reflinks are not supported here", target)
 

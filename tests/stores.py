@@ -6,16 +6,20 @@ code with the store.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from dscache import filesystem
 from dscache.digest import Digest, Sums
@@ -120,6 +124,51 @@ STEPS = sorted(
 )
 
 
+#: The exit code of a process that a fault has ended.
+KILLED = 77
+_WRITE = filesystem.write
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at the n-th step: the process ends ("kill"), or the step fails as on a full or
+    broken disk ("fail"). With "tear" only writes count, and the process ends when half is written.
+    """
+
+    at: int
+    how: str
+
+    def arm(self) -> Callable[[], int]:
+        """Put the fault into this process; the result tells how many steps were taken."""
+        count = 0
+
+        def faulty(name: str) -> Callable[..., Any]:
+            step = getattr(filesystem, name)
+
+            def taken(*arguments: Any, **keys: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == self.at:
+                    self._strike(step, arguments)
+                return step(*arguments, **keys)
+
+            return taken
+
+        for name in ["write"] if self.how == "tear" else STEPS:
+            setattr(filesystem, name, faulty(name))
+        return lambda: count
+
+    def _strike(self, step: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if step is _WRITE and self.how != "kill":
+            fd, chunks, offset = arguments
+            data = b"".join(chunks)
+            step(fd, [data[: len(data) // 2]], offset)
+        if self.how != "fail":
+            os._exit(KILLED)
+        number = errno.EIO if self.at % 2 else errno.ENOSPC
+        raise OSError(number, os.strerror(number))
+
+
 def files_below(folder: str | Path) -> list[Path]:
     """All files below a folder, links included."""
     return sorted(path for path in Path(folder).rglob("*") if not path.is_dir())
@@ -133,6 +182,7 @@ def faults_of(root: str | Path, contents: Mapping[str, bytes] | None = None) -> 
     cache = Path(root)
     return [
         *_blob_faults(cache),
+        *_tree_faults(cache),
         *_view_faults(cache, contents or {}),
         *_record_faults(cache),
         *_version_faults(cache),
@@ -156,6 +206,40 @@ def _blob_faults(cache: Path) -> Iterator[str]:
             found = hashlib.new(algorithm, blob.read_bytes()).hexdigest()
             if found != path.parent.name + path.name:
                 yield f"{path} is no alias of {blob}"
+
+
+def _tree_faults(cache: Path) -> Iterator[str]:
+    """Of trees that say that they can be believed: members that are not as the list says."""
+    for path in cache.glob("trees/*/*/tree.json"):
+        tree, summary = path.parent, json.loads(path.read_bytes())
+        listed = (tree / "members").read_bytes()
+        if xxhash.xxh3_128_hexdigest(listed) != summary["list_sum"]:
+            yield f"{tree} has another list than it says"
+        if Counter(walked(tree / "files")) != Counter(rows(listed)):
+            yield f"{tree} does not hold what it lists"
+
+
+def rows(listed: bytes) -> list[tuple[str, str, str, str, str]]:
+    """The files and links of a list of members: path, mode in octal, size, xxh3_128, target."""
+    texts = os.fsdecode(listed).split("\0")[:-1]
+    found = []
+    for facts, path, target in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
+        mode, size, xxh3_128 = facts.split(" ")
+        if not mode.startswith("4"):
+            found.append((path, mode, size, xxh3_128, target))
+    return found
+
+
+def walked(folder: Path) -> Iterator[tuple[str, str, str, str, str]]:
+    """The same as it stands on the disk."""
+    for path in files_below(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            yield name, "120777", "0", "", os.readlink(path)
+        else:
+            data = path.read_bytes()
+            mode = f"{path.stat().st_mode:o}"
+            yield name, mode, str(len(data)), xxhash.xxh3_128_hexdigest(data), ""
 
 
 def _view_faults(cache: Path, contents: Mapping[str, bytes]) -> Iterator[str]:

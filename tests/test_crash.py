@@ -28,7 +28,16 @@ from dscache.errors import ManualDownload, StorageError
 from dscache.store import SMALL
 from tests.children import Died, forked, unprivileged
 from tests.making import Shelf, artifact, content, md5
-from tests.stores import STEPS, boot, damaged, faults_of, files_below, overwrite, steps
+from tests.stores import (
+    KILLED,
+    Fault,
+    boot,
+    damaged,
+    faults_of,
+    files_below,
+    overwrite,
+    steps,
+)
 
 CONTENTS = {
     "one.bin": content(3000, 1),
@@ -40,48 +49,6 @@ CONTENTS = {
     "by hand.bin": content(1200, 6),
     "by hand, read-only.bin": content(800, 7),
 }
-_KILLED = 77
-_WRITE = filesystem.write
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens at the n-th step: the process ends ("kill"), or the step fails as on a full or
-    broken disk ("fail"). With "tear" only writes count, and the process ends when half is written.
-    """
-
-    at: int
-    how: str
-
-    def arm(self) -> Callable[[], int]:
-        """Put the fault into this process; the result tells how many steps were taken."""
-        count = 0
-
-        def faulty(name: str) -> Callable[..., Any]:
-            step = getattr(filesystem, name)
-
-            def taken(*arguments: Any, **keys: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count == self.at:
-                    self._strike(step, arguments)
-                return step(*arguments, **keys)
-
-            return taken
-
-        for name in ["write"] if self.how == "tear" else STEPS:
-            setattr(filesystem, name, faulty(name))
-        return lambda: count
-
-    def _strike(self, step: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        if step is _WRITE and self.how != "kill":
-            fd, chunks, offset = arguments
-            data = b"".join(chunks)
-            step(fd, [data[: len(data) // 2]], offset)
-        if self.how != "fail":
-            os._exit(_KILLED)
-        number = errno.EIO if self.at % 2 else errno.ENOSPC
-        raise OSError(number, os.strerror(number))
 
 
 @dataclass(frozen=True)
@@ -180,7 +147,7 @@ def strike(world: World, fault: Fault) -> str:
     try:
         return forked(child)
     except Died as error:
-        return "killed" if error.code == _KILLED else str(error)
+        return "killed" if error.code == KILLED else str(error)
 
 
 def each_step(world: World, how: str) -> Iterator[str]:

@@ -76,6 +76,30 @@ def test_auto_is_reflinks_where_they_can_be_had(reflinking: Path) -> None:
     assert Path(items[0].source).read_bytes() == CONTENTS["one.bin"]
 
 
+def test_what_windows_uses_shares_bytes_too(
+    reflinking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reflinking / "from").write_bytes(content(MIB))
+    monkeypatch.setattr(filesystem, "_LINUX", False)
+    monkeypatch.setattr(filesystem, "_WINDOWS", True)
+    filesystem.clone(str(reflinking / "from"), str(reflinking / "to"))
+    assert (reflinking / "to").read_bytes() == content(MIB)
+    with pytest.raises(FileExistsError):
+        filesystem.clone(str(reflinking / "from"), str(reflinking / "to"))
+
+
+def test_what_windows_uses_says_where_it_cannot(
+    linking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linking / "from").write_bytes(b"x")
+    monkeypatch.setattr(filesystem, "_LINUX", False)
+    monkeypatch.setattr(filesystem, "_WINDOWS", True)
+    with pytest.raises(OSError, match="not supported") as caught:
+        filesystem.clone(str(linking / "from"), str(linking / "to"))
+    assert caught.value.errno in filesystem.UNSUPPORTED
+    assert not (linking / "to").exists()
+
+
 def test_reflinks_take_no_room(reflinking: Path) -> None:
     items = stocked(reflinking / "cache", {"big.bin": content(16 * MIB)})
     folder = built(reflinking / "cache", items)
