@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dscache.errors import InvalidFile
 
 #: Recipes for single compressed files, and what their programs append to a name.
 SINGLE = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 RECIPES = frozenset({"tar", "zip", "auto", *SINGLE})
 
+#: What may be in an archive and be unpacked in turn, as in "tar+zip".
+_ARCHIVES = frozenset({"tar", "zip"})
+_INNER = _ARCHIVES | SINGLE.keys()
+
 #: Archives that no recipe unpacks, and what does.
 FOREIGN = {"7z": "`7z x`, or the package py7zr", "rar": "`unrar x` or `7z x`"}
 
 _TAR_NAMES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
+_SUFFIXES = {
+    "tar": (*_TAR_NAMES, *(f".tar{suffix}" for suffix in SINGLE.values())),
+    "zip": (".zip",),
+}
 
 
 def check_recipe(path: str, recipe: str) -> None:
@@ -23,9 +33,14 @@ def check_recipe(path: str, recipe: str) -> None:
     kind = path.lower().rpartition(".")[2] if recipe == "auto" else recipe
     if kind in FOREIGN:
         raise foreign(path, kind)
-    if recipe not in RECIPES:
+    outer, plus, inner = recipe.partition("+")
+    if outer not in RECIPES or (plus and not (outer in _ARCHIVES and inner in _INNER)):
         known = ", ".join(sorted(RECIPES))
-        raise InvalidFile(f"unknown recipe {recipe!r}; known are {known}", recipe=recipe)
+        raise InvalidFile(
+            f"unknown recipe {recipe!r}; known are {known}",
+            hint="for archives in an archive two of them, such as tar+tar or zip+gzip",
+            recipe=recipe,
+        )
 
 
 def foreign(path: str, kind: str) -> InvalidFile:
@@ -46,13 +61,17 @@ def recipe_for(path: str, recipe: str) -> str:
     if recipe != "auto":
         return recipe
     name = path.lower()
-    single = next((kind for kind, suffix in SINGLE.items() if name.endswith(suffix)), "")
-    stem = name[: -len(SINGLE[single])] if single else name
-    if stem.endswith(_TAR_NAMES):
-        return "tar"
-    if name.endswith(".zip"):
-        return "zip"
-    return single or "auto"
+    for archive, suffixes in _SUFFIXES.items():
+        if name.endswith(suffixes):
+            return archive
+    return next((kind for kind, suffix in SINGLE.items() if name.endswith(suffix)), "auto")
+
+
+def stem_of(path: str, recipe: str) -> str:
+    """A path without what its format appends to it: `a/b.tar.gz` and tar give `a/b`."""
+    parent, slash, name = path.rpartition("/")
+    stem = _without(name, (SINGLE[recipe],) if recipe in SINGLE else _SUFFIXES[recipe])
+    return parent + slash + (stem or name)
 
 
 def unpacked_path(path: str, recipe: str, folder: str = "") -> str | None:
@@ -61,9 +80,13 @@ def unpacked_path(path: str, recipe: str, folder: str = "") -> str | None:
     In `folder`, else beside where the compressed file would be. None for an archive, whose members
     name themselves.
     """
-    suffix = SINGLE.get(recipe_for(path, recipe))
-    if suffix is None:
+    found = recipe_for(path, recipe)
+    if found not in SINGLE:
         return None
-    parent, slash, name = path.rpartition("/")
-    stem = name[: -len(suffix)] if name.lower().endswith(suffix) else name
-    return (f"{folder}/" if folder else parent + slash) + (stem or name)
+    stem = stem_of(path, found)
+    return f"{folder}/{stem.rpartition('/')[2]}" if folder else stem
+
+
+def _without(name: str, suffixes: Sequence[str]) -> str:
+    suffix = max((each for each in suffixes if name.lower().endswith(each)), key=len, default="")
+    return name[: len(name) - len(suffix)]

@@ -16,6 +16,7 @@ import stat
 import struct
 import sys
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -222,7 +223,10 @@ def zip_of(
 ) -> bytes:
     """A zip archive, made as on Unix."""
     pipe, buffer = Pipe(), io.BytesIO()
-    with zipfile.ZipFile(cast(IO[bytes], pipe if piped else buffer), "w", method) as archive:
+    with (
+        warnings.catch_warnings(action="ignore"),  # of names that stand there twice
+        zipfile.ZipFile(cast(IO[bytes], pipe if piped else buffer), "w", method) as archive,
+    ):
         for entry in entries:
             info, data = _zip_info(entry)
             info.compress_type = method

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
 import json
-import lzma
 import random
-import sys
-import tarfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -76,48 +64,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
     return json.dumps(value)
-
-
-# --- Archives -------------------------------------------------------------------------------------
-
-#: What `tar` and `zip_of` make of a member: its bytes, or for a text a symbolic link to it.
-Members = Mapping[str, bytes | str]
-
-
-def tar(members: Members, packed: str = "", programs: Sequence[str] = ()) -> bytes:
-    """A tar archive; `packed` is a recipe for single files by which it is compressed."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, holds in members.items():
-            member = tarfile.TarInfo(name)
-            member.mode = 0o755 if name in programs else 0o644
-            if isinstance(holds, str):
-                member.type, member.linkname = tarfile.SYMTYPE, holds
-                archive.addfile(member)
-            else:
-                member.size = len(holds)
-                archive.addfile(member, io.BytesIO(holds))
-    return pack(file.getvalue(), packed)
-
-
-def zip_of(members: Mapping[str, bytes]) -> bytes:
-    """A zip archive."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def pack(data: bytes, packed: str) -> bytes:
-    """The bytes compressed as a recipe says; "" leaves them as they are."""
-    match packed:
-        case "gzip":
-            return gzip.compress(data, 1, mtime=0)
-        case "bzip2":
-            return bz2.compress(data, 1)
-        case "xz":
-            return lzma.compress(data, preset=0)
-        case "zstd":
-            return zstd.compress(data)
-    return data

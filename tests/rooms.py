@@ -43,7 +43,6 @@ class Room:
         self.prey.mkdir(parents=True)
         (self.prey / "kept").write_bytes(b"kept")
         self.victim.write_bytes(b"precious")
-        self.victim.chmod(0o640)
         self.store = Store(f"{home}/around/cache")
         self.store.prepare()
         self._executor = executor

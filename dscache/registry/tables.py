@@ -35,8 +35,8 @@ Hash = Annotated[str, Meta(description="`alg:hex`; without `alg:` it is a sha256
 Recipe = Annotated[
     str,
     Meta(
-        description="how to unpack the file: tar, zip, gzip, bzip2, xz, zstd or auto; "
-        "without it the file is used as it is"
+        description="how to unpack the file: tar, zip, gzip, bzip2, xz, zstd or auto; two of them "
+        "for archives in an archive, such as tar+tar; without it the file is used as it is"
     ),
 ]
 Urls = Annotated[

@@ -17,13 +17,12 @@ from threading import Lock
 from dscache import filesystem
 from dscache.digest import fast_sum, fast_sum_of, hasher
 from dscache.errors import UnsafeError
-from dscache.store.members import FILE, FOLDER, LINK, PROGRAM, Member
+from dscache.store.members import FILE, FOLDER, LINK, PROGRAM, Listing, Member
 
 FILES, MEMBERS, SUMMARY = "files", "members", "tree.json"
 
 #: What systems say to a name that they cannot have.
 _BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP})
-_ROWS = 1000
 _HOLE = bytes(1 << 20)
 
 
@@ -37,7 +36,6 @@ class Draft:
         folder: all that belongs to the draft.
         files: how many files it has so far.
         bytes: what these hold.
-        list_sum: the xxh3_128 of the list of members; right after `close`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -46,12 +44,9 @@ class Draft:
         self.bytes = 0
         self._root = f"{folder}/{FILES}"
         self._folders = {""}
-        self._rows: list[bytes] = []
         self._lock = Lock()
-        self._written = 0
-        self._sum = hasher("xxh3_128")
         filesystem.new_folder(self._root)
-        self._list = filesystem.create(f"{folder}/{MEMBERS}")
+        self._listing = Listing(f"{folder}/{MEMBERS}")
 
     def add_folder(self, path: str) -> None:
         """Make a folder; that it was made before is fine."""
@@ -134,29 +129,29 @@ class Draft:
                 self._make_folder(path)
         return True
 
-    def remove(self, path: str) -> None:
-        """Take back a file, which stays in the list."""
-        filesystem.unlink(f"{self._root}/{path}")
+    def path(self, path: str) -> str:
+        """Where a member is."""
+        return f"{self._root}/{path}"
 
-    def close(self) -> None:
-        """Write the list to its end; nothing can be added any more."""
-        if self._list >= 0:
-            fd, self._list = self._list, -1
-            try:
-                self._flush(fd)
-            finally:
-                os.close(fd)
+    def members(self) -> Iterator[Member]:
+        """The members so far."""
+        return self._listing.members()
+
+    def remove(self, member: Member) -> None:
+        """Take back a file."""
+        filesystem.unlink(self.path(member.path))
+        self._listing.remove(member.path)
+        self.files -= 1
+        self.bytes -= member.size
+
+    def close(self) -> str:
+        """Write the list to its end; its xxh3_128. Nothing can be added any more."""
+        return self._listing.close()
 
     def discard(self) -> None:
         """Remove all of it."""
-        if self._list >= 0:
-            os.close(self._list)
-            self._list = -1
+        self._listing.discard()
         filesystem.remove_tree(self.folder)
-
-    @property
-    def list_sum(self) -> str:
-        return self._sum.hexdigest()
 
     def _has_file(self, path: str) -> bool:
         is_ours = path.rpartition("/")[0] in self._folders
@@ -184,18 +179,10 @@ class Draft:
         self._note(Member(path, PROGRAM if program else FILE, size, xxh3_128))
 
     def _note(self, member: Member) -> None:
-        row = member.row()
+        self._listing.add(member)
         with self._lock:
-            self._rows.append(row)
             self.files += member.is_file
             self.bytes += member.size
-            if len(self._rows) >= _ROWS:
-                self._flush(self._list)
-
-    def _flush(self, fd: int) -> None:
-        rows, self._rows = b"".join(self._rows), []
-        self._sum.update(rows)
-        self._written += filesystem.write(fd, (rows,), self._written)
 
 
 class NewFile:

@@ -7,15 +7,22 @@ is read in pieces, since a tree may have millions of members.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
+from threading import Lock
 
 import msgspec
+
+from dscache import filesystem
+from dscache.digest import fast_sum_of
 
 #: What a member may be, as the bits of `st_mode`; links have no permissions of their own.
 FILE, PROGRAM, FOLDER, LINK = 0o100444, 0o100555, 0o040777, 0o120777
 
 _READ = 1 << 20
+#: Rows that are written together.
+_ROWS = 1000
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +69,57 @@ def read(path: str) -> Iterator[Member]:
             rest = b"\0".join([*texts[whole:], rest])
     if rest:
         raise ValueError(f"{path} ends in the middle of a row")
+
+
+class Listing:
+    """A list that is being written, by several threads if need be."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = filesystem.create(path)
+        self._lock = Lock()
+        self._rows: list[bytes] = []
+        self._size = 0
+        self._removed: set[str] = set()
+
+    def add(self, member: Member) -> None:
+        """Take the next member."""
+        row = member.row()
+        with self._lock:
+            self._rows.append(row)
+            if len(self._rows) >= _ROWS:
+                self._flush()
+
+    def remove(self, path: str) -> None:
+        """Leave that member out."""
+        self._removed.add(path)
+
+    def members(self) -> Iterator[Member]:
+        """Those that were added so far."""
+        with self._lock:
+            self._flush()
+        return (each for each in read(self._path) if each.path not in self._removed)
+
+    def close(self) -> str:
+        """Write the list to its end; the xxh3_128 of all of it."""
+        members = self.members()
+        if self._removed:
+            with filesystem.replacing(self._path) as fd:
+                size = 0
+                for each in members:
+                    size += filesystem.write(fd, (each.row(),), size)
+        self.discard()
+        return fast_sum_of(self._path)
+
+    def discard(self) -> None:
+        """Let go of the file; nothing can be added any more."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def _flush(self) -> None:
+        rows, self._rows = b"".join(self._rows), []
+        self._size += filesystem.write(self._fd, (rows,), self._size)
 
 
 def _parsed(facts: bytes, path: bytes, target: bytes) -> Member:

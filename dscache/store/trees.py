@@ -156,14 +156,14 @@ class Trees:
     def publish(self, draft: Draft, blob: Blob, recipe: str) -> Tree:
         """Give a complete draft its place; one that stands there already is mended from it."""
         with filesystem.storage_errors("an unpacked archive cannot be stored"):
-            draft.close()
+            list_sum = draft.close()
             summary = _Summary(
                 sha256=blob.sha256,
                 size=blob.size,
                 xxh3_128=blob.xxh3_128,
                 files=draft.files,
                 bytes=draft.bytes,
-                list_sum=draft.list_sum,
+                list_sum=list_sum,
                 boot=this_boot(),
                 durable=self._durable,
             )

@@ -61,19 +61,19 @@ class Extractions:
         None where it must be complete first: for zip, and where its size is not known, so that
         there is no telling what it may unpack to.
         """
-        if artifact.recipe not in _STREAMS or artifact.size is None:
+        if artifact.recipe.partition("+")[0] not in _STREAMS or artifact.size is None:
             return None
-        from dscache.unpack.unpacking import (  # late: most downloads are no archives
-            Archive,
-            Unpacking,
-        )
+        # Late: most downloads are no archives.
+        from dscache.unpack.reading import Archive
+        from dscache.unpack.unpacking import Unpacking
 
         archive = Archive(artifact.path, artifact.recipe, path, artifact.size)
         return Unpacking(archive, self._store.trees, key, self._limits, self._following)
 
     def begin(self, delivered: Delivered) -> Extraction:
         """The extraction of a blob, begun."""
-        from dscache.unpack.unpacking import Archive, Unpacking  # late: as above
+        from dscache.unpack.reading import Archive
+        from dscache.unpack.unpacking import Unpacking  # late: as above
 
         artifact, blob = delivered.want.artifact, delivered.blob
         if blob is None:

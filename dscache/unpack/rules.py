@@ -58,11 +58,16 @@ class Rules:
         self._limits = limits
         by_ratio = max(_FREE, limits.max_ratio * size) if limits.max_ratio else 0
         self._most = _least(limits.max_bytes, by_ratio)
+        self._folder = ""
         self._members = 0
         self._bytes = 0
 
+    def enter(self, folder: str) -> None:
+        """From now on members belong to an archive that is unpacked into that folder."""
+        self._folder = folder
+
     def name(self, written: str) -> str:
-        """The path of a member in the tree; empty for the tree itself.
+        """The path of a member in the tree; that of the archive's folder for this itself.
 
         Raises:
             UnsafeError: the name leads elsewhere, or there are too many members.
@@ -75,7 +80,30 @@ class Rules:
                 hint=_RAISE.format("max_members"),
                 member=written,
             )
-        return path_of(written)
+        return self._placed(path_of(written))
+
+    def twin(self, path: str, written: str) -> str:
+        """The earlier member that the hard link at `path` names.
+
+        Raises:
+            UnsafeError: it leads out of the tree.
+        """
+        try:
+            return self._placed(path_of(written))
+        except UnsafeError as error:
+            raise _outward(path, written) from error
+
+    def check_named(self, path: str, written: str) -> None:
+        """Make sure that what is no folder has a name of its own.
+
+        Raises:
+            UnsafeError: it has that of the archive's folder.
+        """
+        if path == self._folder:
+            raise UnsafeError(
+                f"member {_shown(written)} has the name of the folder for all of them",
+                member=written,
+            )
 
     def bytes(self, path: str, count: int) -> None:
         """Count bytes that a member takes, before they are written.
@@ -95,6 +123,9 @@ class Rules:
                 limit=self._most,
             )
 
+    def _placed(self, path: str) -> str:
+        return path_of(f"{self._folder}/{path}") if self._folder else path
+
 
 def path_of(written: str) -> str:
     """The path in the tree for the name of a member; empty for the tree itself.
@@ -106,18 +137,6 @@ def path_of(written: str) -> str:
     if problem := _problem(parts):
         raise UnsafeError(f"member {_shown(written)} {problem}", member=written)
     return "/".join(parts)
-
-
-def twin_of(path: str, written: str) -> str:
-    """The earlier member that the hard link at `path` names.
-
-    Raises:
-        UnsafeError: it leads out of the tree.
-    """
-    try:
-        return path_of(written)
-    except UnsafeError as error:
-        raise _outward(path, written) from error
 
 
 def link_target(path: str, written: str) -> str:
@@ -133,18 +152,6 @@ def link_target(path: str, written: str) -> str:
     if is_absolute or not written or ups > path.count("/") or _problem(parts[ups:]):
         raise _outward(path, written)
     return target
-
-
-def check_named(path: str, written: str) -> None:
-    """Make sure that what is no folder has a name of its own in the tree.
-
-    Raises:
-        UnsafeError: it has that of the tree.
-    """
-    if not path:
-        raise UnsafeError(
-            f"member {_shown(written)} has the name of the folder for all of them", member=written
-        )
 
 
 def check_kind(path: str, mode: int) -> None:

@@ -11,14 +11,14 @@ CONTENT = "content"
 _PIECE = 1 << 20
 
 
-def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
-    """Unpack the file.
+def unpack(stream: Windows, draft: Draft, rules: Rules, path: str) -> None:
+    """Unpack the file to `path`.
 
     Raises:
         UnsafeError: it is larger than the limits allow.
     """
-    with draft.new_file(rules.name(CONTENT)) as file:
+    with draft.new_file(rules.name(path)) as file:
         while stream.peek(1):
             data = stream.take(_PIECE)
-            rules.bytes(CONTENT, len(data))
+            rules.bytes(path, len(data))
             file.write(data)

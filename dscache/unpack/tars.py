@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from dscache.store.drafts import Draft, NewFile
 from dscache.unpack.growing import Windows
-from dscache.unpack.rules import Rules, check_named, link_target, special, twin_of
+from dscache.unpack.rules import Rules, link_target, special
 
 #: What reading a damaged archive raises. tarfile calls itself for a header that extends another.
 DAMAGE: tuple[type[Exception], ...] = (
@@ -49,14 +49,14 @@ def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
             continue
         if member.type == _LABEL:
             continue
-        check_named(path, member.name)
+        rules.check_named(path, member.name)
         if member.isreg():
             rules.bytes(path, member.size)
             _file(stream, draft, path, member)
         elif member.issym():
             draft.add_link(path, link_target(path, member.linkname))
         elif member.islnk():
-            earlier = twin_of(path, member.linkname)
+            earlier = rules.twin(path, member.linkname)
             rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy where links cannot be
             draft.add_twin(path, earlier)
         else:

@@ -7,40 +7,19 @@ when the bytes start over.
 
 from __future__ import annotations
 
-import io
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
 
-from dscache import compression, filesystem
-from dscache.errors import DscacheError, IntegrityError
-from dscache.recipes import SINGLE
+from dscache import filesystem
 from dscache.store import Blob
 from dscache.store.drafts import Draft
 from dscache.store.trees import Tree, Trees
-from dscache.unpack import formats, singles, tars, zips
-from dscache.unpack.growing import Growing, Windows
+from dscache.unpack.growing import Growing
+from dscache.unpack.inner import unpack_members
+from dscache.unpack.reading import Archive, unpack
 from dscache.unpack.rules import Limits, Rules
 
 #: Nothing is begun for less: most downloads that start over do so at their beginning.
 _WORTH_IT = 1 << 20
-_BUFFER = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """What is unpacked.
-
-    Attributes:
-        name: for messages.
-        recipe: how; "auto" goes by the first bytes.
-        path: the file.
-        size: bytes that it has, or is going to have.
-    """
-
-    name: str
-    recipe: str
-    path: str
-    size: int
 
 
 class Unpacking:
@@ -137,38 +116,8 @@ class Unpacking:
         return draft
 
     def _unpack(self, draft: Draft) -> None:
-        archive, rules = self.archive, Rules(self._limits, self.archive.size)
-        file = io.BufferedReader(self._growing, _BUFFER)
-        start = file.peek(compression.ENOUGH)
-        formats.check_known(start, archive.name)
-        damage = zips.DAMAGE
-        try:
-            if formats.is_zip(archive.recipe, start):
-                self._growing.wait()
-                zips.unpack(archive.path, draft, rules, self._growing.skip)
-            else:
-                stream, damage = compression.opened(
-                    file, formats.compression(archive.recipe, start)
-                )
-                damage += tars.DAMAGE
-                self._unpack_stream(Windows(stream), draft, rules)
-        except DscacheError:
-            raise
-        except damage as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's, not the archive's
-            raise IntegrityError(
-                f"{archive.name} is damaged: {error}",
-                hint="its hash is right, so the publisher's own copy is; tell the maintainer of "
-                "the registry, or fetch it without unpacking",
-                file=archive.name,
-            ) from error
-
-    def _unpack_stream(self, stream: Windows, draft: Draft, rules: Rules) -> None:
-        archive = self.archive
-        if archive.recipe in SINGLE:
-            singles.unpack(stream, draft, rules)
-            return
-        if archive.recipe == "auto":
-            formats.check_is_tar(stream, archive.name)
-        tars.unpack(stream, draft, rules)
+        rules = Rules(self._limits, self.archive.size)
+        unpack(self.archive, self._growing, draft, rules)
+        if self.archive.inner:
+            self._growing.wait()  # mostly the archive is complete; a wrong one is given up here
+            unpack_members(self.archive, draft, rules, self._growing.skip)

@@ -19,7 +19,7 @@ from isal import igzip_lib, isal_zlib
 
 from dscache.errors import InvalidFile, UnsafeError
 from dscache.store.drafts import Draft
-from dscache.unpack.rules import Rules, check_kind, check_named, link_target
+from dscache.unpack.rules import Rules, check_kind, link_target
 
 #: What reading a damaged archive raises.
 DAMAGE: tuple[type[Exception], ...] = (
@@ -130,7 +130,7 @@ def _prepare(
             if path:
                 draft.add_folder(path)
             continue
-        check_named(path, written)
+        rules.check_named(path, written)
         rules.bytes(path, member.file_size)
         if stat.S_ISLNK(mode):
             if member.file_size > _LONGEST_LINK or member.compress_size > _WHOLE:
