@@ -74,6 +74,7 @@ class Twin:
 
     name: str
     earlier: str
+    mode: int = 0o644  # which tarfile believes for all names of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,12 @@ def compressed(recipe: str, data: bytes) -> bytes:
     return zstd.compress(data)
 
 
+def zstd_of(data: bytes, *, window_log: int) -> bytes:
+    """A zstd file whose reader has to keep so much of what has been."""
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: window_log})
+    return packer.compress(data) + packer.flush()
+
+
 # --- tar
 
 
@@ -152,7 +159,7 @@ def _tar_info(entry: Entry) -> tarfile.TarInfo:
     elif isinstance(entry, Link):
         info.type, info.linkname = tarfile.SYMTYPE, entry.target
     elif isinstance(entry, Twin):
-        info.type, info.linkname = tarfile.LNKTYPE, entry.earlier
+        info.type, info.linkname, info.mode = tarfile.LNKTYPE, entry.earlier, entry.mode
     else:
         info.type = _TAR_SPECIAL[entry.kind]
     return info

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import dscache
 from dscache.cache import Cache
-from dscache.errors import DscacheError, IntegrityError, InvalidFile, TransferError, UnsafeError
-from dscache.events import Advanced, Event, Notice
-from tests.archives import SINGLES, USUAL, File, Link, compressed, packed, recipe_of
-from tests.downloads import Desk, error_of, moments
+from dscache.errors import InvalidFile
+from tests.archives import SINGLES, USUAL, File, compressed, packed, recipe_of
+from tests.children import forked, unprivileged
 from tests.making import Shelf, artifact, content, md5, sha256
-from tests.origin import Drip, Drop, Gzipped, OtherContent, Short, Site, origin
-from tests.stores import faults_of, files_below
+from tests.origin import Site, origin
+from tests.stores import boot, faults_of, files_below, overwrite
 
 MIB = 1 << 20
 LITTLE = {"a.csv": b"1,2\n", "deep/b.bin": content(3000, 1), "deep/er/empty": b""}
 LARGE = {"first.bin": content(MIB, 2), **LITTLE, "deep/last.bin": content(4 * MIB, 3)}
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+#: Kinds that are made quickly of many bytes.
+QUICK = ("tar", "tar.gz", "tar.zst", "zip", "zip-deflated")
 
 
 def archive(kind: str, members: dict[str, bytes]) -> bytes:
@@ -48,11 +46,6 @@ def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     return made
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, retries=1)
-
-
 def of(folder: Path) -> dict[str, bytes]:
     """The files in a folder, by their paths."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_below(folder)}
@@ -65,9 +58,14 @@ def trees(root: Path) -> list[Path]:
 # --- What a fetch gives ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("members", [LITTLE, LARGE], ids=["little", "large"])
-@pytest.mark.parametrize("where", ["local", "http"])
-@pytest.mark.parametrize("kind", USUAL)
+@pytest.mark.parametrize(
+    ("where", "members", "kind"),
+    [
+        *(pytest.param("local", LITTLE, kind, id=f"local {kind}") for kind in USUAL),
+        *(pytest.param("http", LITTLE, kind, id=kind) for kind in USUAL),
+        *(pytest.param("http", LARGE, kind, id=f"large {kind}") for kind in QUICK),
+    ],
+)
 def test_an_archive_gives_the_folder_of_its_members(
     shelf: Shelf, site: Site, home: Path, kind: str, where: str, members: dict[str, bytes]
 ) -> None:
@@ -96,9 +94,9 @@ def test_auto_finds_out(shelf: Shelf, kind: str, name: str) -> None:
     assert of(dscache.fetch("one")) == LITTLE
 
 
-@pytest.mark.parametrize("size", [1000, 3 * MIB])
 @pytest.mark.parametrize(
-    ("recipe", "suffix"), zip(SINGLES, [".gz", ".bz2", ".xz", ".zst"], strict=True)
+    ("recipe", "suffix", "size"),
+    [(*each, 1000) for each in zip(SINGLES, SUFFIXES, strict=True)] + [("zstd", ".zst", 3 * MIB)],
 )
 def test_a_single_file_gives_its_path(
     shelf: Shelf, site: Site, recipe: str, suffix: str, size: int
@@ -218,6 +216,45 @@ def test_one_archive_by_two_recipes(shelf: Shelf, site: Site) -> None:
     assert site.sent("/x") == len(data)
 
 
+def test_a_durable_record_speaks_of_durable_trees_only(
+    shelf: Shelf, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the tree stood there before, and was not brought to the disk."""
+    (shelf.folder / "x").write_bytes(TAR)
+    for name in ("one", "two"):
+        shelf.add(name, [artifact(f"{name}.tar", TAR, "x", unpack="tar")])
+    dscache.fetch("one")
+    (summary,) = (home / "cache").glob("trees/*/*/tree.json")
+    assert not json.loads(summary.read_bytes())["durable"]
+    (home / "config.toml").write_text('durability = "sync"\n')
+    dscache.fetch("two")
+    (record,) = (home / "cache/records").rglob("two@*.json")
+    assert json.loads(record.read_bytes())["durable"]
+    assert json.loads(summary.read_bytes())["durable"]
+
+
+def test_after_a_restart_it_is_verified_also_in_a_cache_of_others(shelf: Shelf, home: Path) -> None:
+    (shelf.folder / "x").write_bytes(TAR)
+    shelf.add("one", [artifact("x.tar", TAR, "x", unpack="tar")])
+    path = dscache.fetch("one")
+    folders = [home / "cache", *(each for each in (home / "cache").rglob("*") if each.is_dir())]
+
+    def again() -> dict[str, bytes]:
+        with boot("another"):
+            return of(dscache.fetch("one"))
+
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert unprivileged(again) == LITTLE
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    overwrite(path / "deep/b.bin", bytes(3000))
+    assert forked(again) == LITTLE
+    assert of(path) == LITTLE
+
+
 # --- By URL, by weak hashes, by hand --------------------------------------------------------------
 
 
@@ -246,183 +283,3 @@ def test_an_imported_archive_is_unpacked(shelf: Shelf, home: Path) -> None:
     assert of(path) == LARGE
     assert dscache.fetch("closed") == path
     assert (home / "download").read_bytes() == LARGE_TAR
-
-
-# --- On its way -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst"])
-def test_members_appear_in_the_draft_while_the_rest_is_held_back(
-    desk: Desk, site: Site, kind: str
-) -> None:
-    """What is told holds up the network thread, so that not one more byte is read meanwhile."""
-    data = site.files["/x"] = archive(kind, LARGE)
-    site.fault("/x", Drip(MIB, 0.15))
-    desk.offer("one", artifact("x", data, site.url("/x"), unpack="tar"))
-    seen: set[str] = set()
-
-    def look(event: Event) -> None:
-        if isinstance(event, Advanced) and 2 * MIB <= event.done < len(data):
-            for _ in moments():
-                seen.update(path.name for path in desk.root.glob("parts/*.tree/files/*"))
-                if "first.bin" in seen:
-                    return
-                time.sleep(0.005)
-
-    desk.hear = look
-    assert of(desk.fetch("one").unwrap()) == LARGE
-    assert "first.bin" in seen
-
-
-def test_nothing_of_a_wrong_archive_stays(desk: Desk, site: Site) -> None:
-    mark = b"this is not what was asked for. " * (MIB // 32)
-    wrong = {name: mark if name == "first.bin" else data for name, data in LARGE.items()}
-    wrong_tar = site.files["/wrong.tar"] = archive("tar", {"wrong.txt": b"x", **wrong})[
-        : len(LARGE_TAR)
-    ].ljust(len(LARGE_TAR), b"\0")
-    assert len(wrong_tar) == len(LARGE_TAR)
-    urls = (site.url("/wrong.tar"), site.url("/large.tar"))
-    desk.offer("one", artifact("x.tar", LARGE_TAR, *urls, unpack="tar"))
-    assert of(desk.fetch("one").unwrap()) == LARGE
-    kept = set(desk.below("quarantine"))
-    for path in set(desk.below()) - kept:
-        assert path.name != "wrong.txt"
-        assert mark[:64] not in path.read_bytes()
-    assert faults_of(desk.root) == []
-    assert os.listdir(desk.root / "parts") == []
-
-
-@pytest.mark.parametrize("kind", ["tar", "tar.xz", "zip"])
-def test_a_broken_download_goes_on_and_is_unpacked_right(desk: Desk, site: Site, kind: str) -> None:
-    data = site.files["/x"] = archive(kind, LARGE)
-    site.fault("/x", Drop(after=3 * MIB), times=4)
-    site.fault("/x", Drop(after=0), skip=1, times=3)
-    desk.offer("one", artifact("x", data, site.url("/x"), unpack=recipe_of(kind)))
-    assert error_of(desk.fetch("one")).code == 4
-    assert trees(desk.root) == []
-    assert [path.suffix for path in (desk.root / "parts").iterdir() if path.is_dir()] == []
-    site.mend()
-    found = desk.fetch("one")
-    assert of(found.unwrap()) == LARGE
-    assert found.bytes_resumed >= 3 * MIB - MIB
-    assert faults_of(desk.root) == []
-
-
-def test_an_archive_that_changed_between_two_attempts(desk: Desk, site: Site) -> None:
-    old = archive("tar", {"old.bin": content(5 * MIB, 9)})
-    site.fault("/large.tar", OtherContent(old), Drop(after=3 * MIB), times=1)
-    site.fault("/large.tar", Drop(after=0), skip=1, times=3)
-    desk.offer("one", artifact("x.tar", LARGE_TAR, site.url("/large.tar"), unpack="tar", size=None))
-    assert error_of(desk.fetch("one")).code == 4
-    site.mend()
-    assert of(desk.fetch("one").unwrap()) == LARGE
-    assert os.listdir(desk.root / "parts") == []
-
-
-@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_a_gzip_that_nobody_asked_for_is_taken_off(
-    desk: Desk, site: Site, kind: str, size: bool
-) -> None:
-    data = site.files["/x"] = archive(kind, LARGE)
-    site.fault("/x", Gzipped())
-    entry = artifact("x", data, site.url("/x"), unpack=recipe_of(kind))
-    desk.offer("one", entry if size else entry | {"size": len(data)})
-    assert of(desk.fetch("one").unwrap()) == LARGE
-    assert os.listdir(desk.root / "parts") == []
-
-
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_without_a_size_it_is_unpacked_when_it_is_complete(
-    desk: Desk, site: Site, kind: str
-) -> None:
-    data = site.files["/x"] = archive(kind, LARGE)
-    desk.offer("one", artifact("x", data, site.url("/x"), unpack=recipe_of(kind), size=None))
-    assert of(desk.fetch("one").unwrap()) == LARGE
-    assert site.sent("/x") == len(data)
-
-
-# --- What is wrong with an archive ----------------------------------------------------------------
-
-
-def refused(kind: str) -> tuple[bytes, str]:
-    """An archive that nobody can unpack, and its recipe."""
-    evil = packed("tar", File("good.bin", LARGE["first.bin"]), File("../evil", b"x"))
-    return {
-        "leads out": (evil, "tar"),
-        "leads out, little": (packed("zip", File("good", b"y"), File("../evil", b"x")), "zip"),
-        "damaged": (archive("tar.gz", LARGE)[:-1000], "tar"),
-        "damaged, little": (archive("tar.xz", LITTLE)[:-100], "tar"),
-        "7z": (b"7z\xbc\xaf\x27\x1c" + content(2 * MIB), "auto"),
-        "rar, little": (b"Rar!\x1a\x07\x00" + content(2000), "auto"),
-        "nothing": (content(2 * MIB), "auto"),
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("leads out", UnsafeError),
-        ("leads out, little", UnsafeError),
-        ("damaged", IntegrityError),
-        ("damaged, little", IntegrityError),
-        ("7z", InvalidFile),
-        ("rar, little", InvalidFile),
-        ("nothing", InvalidFile),
-    ],
-)
-@pytest.mark.parametrize("size", ["size known", "size unknown"])
-def test_what_cannot_be_unpacked_is_downloaded_once(
-    desk: Desk, site: Site, kind: str, error: type[DscacheError], size: str
-) -> None:
-    data, recipe = refused(kind)
-    site.files["/x"] = data
-    entry = artifact("x.dat", data, site.url("/x"), unpack=recipe)
-    desk.offer("one", entry if size == "size known" else {**entry, "size": len(data)})
-    for _ in range(2):
-        assert type(error_of(desk.fetch("one"))) is error
-        assert trees(desk.root) == []
-        assert os.listdir(desk.root / "parts") == []
-    assert site.sent("/x") == len(data)
-    (whole,) = desk.cache.fetch_all(["shelf/one"], files="x.dat")
-    assert whole.unwrap().read_bytes() == data
-    assert site.sent("/x") == len(data)
-    assert faults_of(desk.root) == []
-
-
-def test_a_refused_member_is_told_in_the_document(shelf: Shelf, home: Path) -> None:
-    data, _ = refused("leads out")
-    (shelf.folder / "x").write_bytes(data)
-    shelf.add("one", [artifact("x.tar", data, "x", unpack="tar")])
-    command = [sys.executable, "-m", "dscache", "fetch", "one", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 7
-    error: dict[str, Any] = json.loads(done.stdout)["error"]
-    assert (error["code"], error["type"], error["member"]) == (7, "UnsafeError", "../evil")
-    assert len(files_below(home / "cache/blobs")) == 1
-
-
-def test_one_that_cannot_be_unpacked_does_not_stop_the_others(shelf: Shelf, site: Site) -> None:
-    data = site.files["/x"], _ = refused("leads out")
-    shelf.add("evil", [artifact("x.tar", data[0], site.url("/x"), unpack="tar")])
-    shelf.add("packed", [artifact("x.tar", data[0], site.url("/x"))])
-    shelf.add("good", [artifact("x.tar", LARGE_TAR, site.url("/large.tar"), unpack="tar")])
-    evil, kept, good = Cache().fetch_all(["evil", "packed", "good"])
-    assert isinstance(evil.error, UnsafeError)
-    assert kept.unwrap().read_bytes() == data[0]
-    assert of(good.unwrap()) == LARGE
-
-
-@pytest.mark.parametrize("size", ["little", "large"])
-def test_missing_bytes_are_no_damaged_archive(desk: Desk, site: Site, size: str) -> None:
-    data = TAR if size == "little" else LARGE_TAR
-    site.fault(f"/{size}.tar", Short(by=600))
-    desk.offer("one", artifact("x.tar", data, site.url(f"/{size}.tar"), unpack="tar"))
-    assert isinstance(error_of(desk.fetch("one")), TransferError)
-    assert trees(desk.root) == []
-
-
-def test_it_is_told_that_an_archive_is_unpacked(desk: Desk, site: Site) -> None:
-    desk.offer("one", artifact("x.tar", LARGE_TAR, site.url("/large.tar"), unpack="tar"))
-    desk.fetch("one").unwrap()
-    assert not desk.told(Notice)

@@ -22,7 +22,7 @@ from dscache.model import Artifact
 from dscache.sources.dispatch import Sources
 from dscache.sources.retry import Policy
 from dscache.store import Store
-from dscache.transfer.delivery import Delivered, Delivery, Limits
+from dscache.transfer.delivery import Delivery, Limits
 from dscache.transfer.wants import Want
 from dscache.unpack.rules import Limits as UnpackLimits
 from tests.children import running

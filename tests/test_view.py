@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from dscache import filesystem, view
-from dscache.errors import StorageError, UnsafeError
+from dscache.errors import InvalidFile, StorageError, UnsafeError
 from dscache.view import Item
 from tests.stores import files_below, overwrite, steps
 from tests.views import (
@@ -358,10 +358,10 @@ def test_syncing_leaves_links_and_reaches_empty_folders(items: list[Item], folde
     }
 
 
-def test_one_name_for_two_files_is_an_error(items: list[Item], folder: str) -> None:
-    """As on a filesystem that ignores case; there it is tried in `test_mounts`."""
+def test_one_place_for_two_files_is_an_error(items: list[Item], folder: str) -> None:
+    """Of the dataset; where it is one of a filesystem that ignores case, see `test_mounts`."""
     double = structs.replace(items[1], path="one.bin")
-    with pytest.raises(StorageError, match=r"another of its files has the name one.bin") as found:
+    with pytest.raises(InvalidFile, match=r"two files .* want to stand at one.bin") as found:
         view.build(folder, [*items, double])
     assert found.value.facts["files"] == ["one.bin"]
     assert not Path(folder).exists()

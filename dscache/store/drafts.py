@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from dscache import filesystem
@@ -149,9 +149,10 @@ class Draft:
         return self._listing.close()
 
     def discard(self) -> None:
-        """Remove all of it."""
-        self._listing.discard()
-        filesystem.remove_tree(self.folder)
+        """Remove all of it, as far as the disk lets it be: an error that led here is not hidden."""
+        with suppress(OSError):
+            self._listing.discard()
+            filesystem.remove_tree(self.folder)
 
     def _has_file(self, path: str) -> bool:
         is_ours = path.rpartition("/")[0] in self._folders

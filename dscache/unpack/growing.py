@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Callable
 from threading import Condition
 
 #: Wait until so many bytes are there, so that threads do not change hands all the time.
@@ -18,8 +19,10 @@ class Stopped(Exception):
 class Growing(io.RawIOBase):
     """The bytes of a file that grows at its end. Close it to let go of the file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, look: Callable[[], None] = lambda: None) -> None:
+        """`look` is called now and then; raises if nobody wants the rest."""
         super().__init__()
+        self._look = look
         self._path = path
         self._file: io.FileIO | None = None
         self._position = 0
@@ -53,6 +56,7 @@ class Growing(io.RawIOBase):
 
     def skip(self, count: int) -> None:
         """Count bytes that were read in another way; `Stopped` if nobody wants the rest."""
+        self._look()
         if self._is_stopped:
             raise Stopped
         self._position += count
@@ -96,8 +100,10 @@ class Windows:
     Has what tarfile needs to read headers (`read`, `tell`).
     """
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: io.BufferedIOBase, look: Callable[[], None] = lambda: None) -> None:
+        """`look` is called before bytes are handed out; raises if nobody wants them."""
         self._file = file
+        self._look = look
         self._buffer = memoryview(bytearray(_WINDOW))
         self._start = self._end = 0
         self._offset = 0
@@ -111,6 +117,7 @@ class Windows:
 
         Valid until the next call. `count` is at most 4 MiB.
         """
+        self._look()
         while self._end - self._start < count and self._fill():
             pass
         return self._buffer[self._start : min(self._end, self._start + count)]
@@ -121,6 +128,7 @@ class Windows:
         Raises:
             EOFError: the stream has ended.
         """
+        self._look()
         if self._start == self._end and not self._fill() and count:
             raise EOFError("the archive ends in the middle of a member")
         end = min(self._end, self._start + count)

@@ -22,13 +22,12 @@ def unpack_members(
     """Unpack those members of an archive that its second recipe fits, told by their names.
 
     Args:
-        advance: called between them; raises if nobody wants the rest.
+        advance: called on the way; raises if nobody wants the rest.
 
     Raises as `reading.unpack`.
     """
     for member in list(_fitting(draft, archive.inner)):
-        advance(0)
-        _unpack_member(archive, member, draft, rules)
+        _unpack_member(archive, member, draft, rules, advance)
         draft.remove(member)
 
 
@@ -38,10 +37,16 @@ def _fitting(draft: Draft, recipe: str) -> Iterator[Member]:
             yield member
 
 
-def _unpack_member(archive: Archive, member: Member, draft: Draft, rules: Rules) -> None:
+def _unpack_member(
+    archive: Archive,
+    member: Member,
+    draft: Draft,
+    rules: Rules,
+    advance: Callable[[int], None],
+) -> None:
     recipe, place = archive.inner, stem_of(member.path, archive.inner)
     path = draft.path(member.path)
-    growing = Growing(path)
+    growing = Growing(path, lambda: advance(0))
     growing.grow(member.size)
     growing.complete()
     if recipe not in SINGLE:

@@ -9,7 +9,7 @@ from dscache import compression
 from dscache.errors import DscacheError, IntegrityError
 from dscache.recipes import SINGLE
 from dscache.store.drafts import Draft
-from dscache.unpack import formats, singles, tars, zips
+from dscache.unpack import formats, headers, singles, tars, zips
 from dscache.unpack.growing import Growing, Windows
 from dscache.unpack.rules import Rules
 
@@ -69,8 +69,9 @@ def unpack(archive: Archive, growing: Growing, draft: Draft, rules: Rules) -> No
         else:
             kind = formats.compression(archive.outer, start)
             stream, damage = compression.opened(file, kind)
-            damage += tars.DAMAGE
-            _unpack_stream(archive, Windows(stream), draft, rules)
+            damage += headers.DAMAGE
+            windows = Windows(stream, lambda: growing.skip(0))
+            _unpack_stream(archive, windows, draft, rules)
     except DscacheError:
         raise
     except damage as error:

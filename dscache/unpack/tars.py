@@ -1,37 +1,19 @@
-"""Tar: a loop over the headers, which tarfile reads; the bytes go from the stream to the files."""
+"""Tar: a loop over the headers; the bytes go from the stream to the files."""
 
 from __future__ import annotations
 
-import re
 import tarfile
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from dscache.store.drafts import Draft, NewFile
 from dscache.unpack.growing import Windows
+from dscache.unpack.headers import headers
 from dscache.unpack.rules import Rules, link_target, special
 
-#: What reading a damaged archive raises. tarfile calls itself for a header that extends another.
-DAMAGE: tuple[type[Exception], ...] = (
-    tarfile.TarError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-)
-
-_BLOCK = 512
 #: Files up to this size are handed over in one piece.
 _WHOLE = 2 << 20
 _LABEL = b"V"  # GNU tar's name for the archive itself
-#: Bytes that the headers of one member may take: long names, attributes, the parts of sparse files.
-_LONGEST = 4 << 20
-#: Up to so many are not held against the limits.
-_USUAL = 16 << 10
-#: tarfile's patterns take the square of the time for these (CVE-2024-6232); no name has so many.
-_DIGITS = re.compile(rb"[0-9]{256}")
-#: What a global header says stays until the end of the archive.
-_MOST_GLOBAL = 100
 
 
 def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
@@ -39,9 +21,9 @@ def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
 
     Raises:
         UnsafeError: a member is refused.
-        any of DAMAGE: the archive is damaged.
+        any of `headers.DAMAGE`: the archive is damaged.
     """
-    for member in _headers(stream, rules):
+    for member in headers(stream, rules):
         path = rules.name(member.name)
         if member.isdir():
             if path:
@@ -61,49 +43,6 @@ def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
             draft.add_twin(path, earlier)
         else:
             raise special(path)
-
-
-class _Headers:
-    """The stream as tarfile sees it, which reads nothing but headers."""
-
-    def __init__(self, stream: Windows) -> None:
-        self._stream = stream
-        self.tell = stream.tell
-        self.used = 0
-
-    def read(self, count: int) -> bytes:
-        if not 0 <= count <= _LONGEST - self.used:
-            raise ValueError(f"a header of {self.used + count} bytes")
-        self.used += count
-        data = self._stream.read(count)
-        if count > _BLOCK and _DIGITS.search(data):
-            raise ValueError("a header of nothing but digits")
-        return data
-
-
-def _headers(stream: Windows, rules: Rules) -> Iterator[tarfile.TarInfo]:
-    """The headers of all members; what of a member has not been taken is left out."""
-    headers = _Headers(stream)
-    archive = tarfile.TarFile(
-        fileobj=cast(Any, headers), mode="r", encoding="utf-8", errors="surrogateescape"
-    )
-    member = archive.next()  # read already
-    while member is not None:
-        if member.size < 0 or len(archive.pax_headers) > _MOST_GLOBAL:
-            raise ValueError("a header makes no sense")
-        if headers.used > _USUAL:
-            rules.bytes(member.name, headers.used)
-        yield member
-        rest = archive.offset - stream.tell()
-        if rest < 0:
-            raise ValueError(f"member {member.name[:300]!r} has more parts than bytes")
-        if rest >= _BLOCK:
-            rules.bytes(member.name, rest)
-        stream.skip(rest)
-        if not any(stream.peek(_BLOCK)):
-            return
-        headers.used = 0
-        member = tarfile.TarInfo.fromtarfile(archive)
 
 
 def _file(stream: Windows, draft: Draft, path: str, member: tarfile.TarInfo) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, Future, wait
 
-from dscache import filesystem
 from dscache.store import Blob
 from dscache.store.drafts import Draft
 from dscache.store.trees import Tree, Trees
+from dscache.unpack.filling import fill
 from dscache.unpack.growing import Growing
-from dscache.unpack.inner import unpack_members
-from dscache.unpack.reading import Archive, unpack
-from dscache.unpack.rules import Limits, Rules
+from dscache.unpack.reading import Archive
+from dscache.unpack.rules import Limits
 
 #: Nothing is begun for less: most downloads that start over do so at their beginning.
 _WORTH_IT = 1 << 20
@@ -105,19 +104,8 @@ class Unpacking:
     def _run(self) -> Draft:
         draft = self._trees.begin(self._key)
         try:
-            with (
-                self._growing,
-                filesystem.storage_errors(f"{self.archive.name} cannot be unpacked"),
-            ):
-                self._unpack(draft)
+            fill(self.archive, self._growing, draft, self._limits)
         except BaseException:
             draft.discard()
             raise
         return draft
-
-    def _unpack(self, draft: Draft) -> None:
-        rules = Rules(self._limits, self.archive.size)
-        unpack(self.archive, self._growing, draft, rules)
-        if self.archive.inner:
-            self._growing.wait()  # mostly the archive is complete; a wrong one is given up here
-            unpack_members(self.archive, draft, rules, self._growing.skip)

@@ -73,7 +73,7 @@ def unpack(path: str, draft: Draft, rules: Rules, advance: Callable[[int], None]
             with open(path, "rb", buffering=_BUFFER) as file:
                 for name, member in batch:
                     advance(member.compress_size)
-                    _extract(file, member, name, draft)
+                    _extract(file, member, name, draft, advance)
 
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="dscache-unzip") as executor:
             futures = [executor.submit(take, batch) for batch in _batches(files)]
@@ -100,6 +100,8 @@ def _check_overlaps(members: Sequence[zipfile.ZipInfo], end: int) -> None:
     `members` are in the order of their headers, `end` is where the directory begins.
     https://www.bamsoftware.com/hacks/zipbomb/
     """
+    if members and members[0].header_offset < 0:
+        raise zipfile.BadZipFile("members begin before the archive")
     following = [*(each.header_offset for each in members), end][1:]
     for member, next_offset in zip(members, following, strict=True):
         least = _HEADER.size + len(member.orig_filename) + member.compress_size
@@ -162,7 +164,13 @@ def _batches(
         yield batch
 
 
-def _extract(file: BinaryIO, member: zipfile.ZipInfo, path: str, draft: Draft) -> None:
+def _extract(
+    file: BinaryIO,
+    member: zipfile.ZipInfo,
+    path: str,
+    draft: Draft,
+    advance: Callable[[int], None],
+) -> None:
     program = bool(_mode(member) & 0o100)
     _go_to(file, member)
     if max(member.file_size, member.compress_size) <= _WHOLE:
@@ -171,6 +179,7 @@ def _extract(file: BinaryIO, member: zipfile.ZipInfo, path: str, draft: Draft) -
     size = crc = 0
     with draft.new_file(path, program=program) as out:
         for data in _pieces(file, member):
+            advance(0)
             out.write(data)
             size += len(data)
             crc = isal_zlib.crc32(data, crc)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from dscache import filesystem
-from dscache.errors import StorageError
+from dscache.errors import InvalidFile, StorageError
 from dscache.view.items import Item
 from dscache.view.links import Ways, shown_otherwise, stands_as
 from dscache.view.outline import folders_of
@@ -50,6 +50,7 @@ def build(folder: str, items: Iterable[Item]) -> None:
 
     Raises:
         UnsafeError: an item stands below a link.
+        InvalidFile: two items want one place.
         StorageError: the disk does not take it.
     """
     with filesystem.storage_errors(f"the view {folder} cannot be made"):
@@ -105,8 +106,11 @@ def _fill(folder: str, items: Iterable[Item], final: str) -> None:
             try:
                 ways.make(item, there)
             except FileExistsError:
-                if not stands_as(there, item):
+                if stands_as(there, item):
+                    continue
+                if shown_otherwise(folder, item.path):
                     raise _one_name(item.path, final) from None
+                raise _one_place(item.path) from None
 
 
 def _mend(folder: str, items: Iterable[Item], folders: Sequence[str]) -> None:
@@ -131,6 +135,15 @@ def _relative(final: str) -> Callable[[Item], str]:
         return os.path.relpath(os.path.realpath(item.source), folder)
 
     return relative
+
+
+def _one_place(path: str) -> InvalidFile:
+    return InvalidFile(
+        f"two files of the dataset want to stand at {path}",
+        hint="its registry entry should have them in separate folders, by `unpack_to`; tell its "
+        "maintainer",
+        files=[path],
+    )
 
 
 def _one_name(path: str, folder: str) -> StorageError:
