@@ -58,16 +58,15 @@ class Extractions:
     def follow(self, artifact: Artifact, key: str, path: str) -> Unpacking | None:
         """The extraction of an archive that arrives in the file at `path`.
 
-        None where it must be complete first: for zip, and where its size is not known, so that
-        there is no telling what it may unpack to.
+        None where it must be complete first, as a zip archive.
         """
-        if artifact.recipe.partition("+")[0] not in _STREAMS or artifact.size is None:
+        if artifact.recipe.partition("+")[0] not in _STREAMS:
             return None
         # Late: most downloads are no archives.
         from dscache.unpack.reading import Archive
         from dscache.unpack.unpacking import Unpacking
 
-        archive = Archive(artifact.path, artifact.recipe, path, artifact.size)
+        archive = Archive(artifact.path, artifact.recipe, path, artifact.size or 0)
         return Unpacking(archive, self._store.trees, key, self._limits, self._following)
 
     def begin(self, delivered: Delivered) -> Extraction:

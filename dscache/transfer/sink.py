@@ -202,6 +202,8 @@ class Trailed:
 
     def note(self, origin: Origin) -> None:
         self.part.note(url=origin.url, validator=origin.validator, total=origin.total)
+        if self.unpacking and origin.total:
+            self.unpacking.expect(origin.total)
 
     def write(self, chunks: list[bytes], offset: int | None = None) -> None:
         self.part.write(chunks, offset)

@@ -25,7 +25,7 @@ class Archive:
         recipe: how, with that of the archives in it if there is one; "auto" goes by the first
             bytes.
         path: the file.
-        size: bytes that it has, or is going to have.
+        size: bytes that it has, or is going to have; 0 where that is not known yet.
         place: the folder of the draft for its members, "" for the root; of a single compressed
             file its path.
     """

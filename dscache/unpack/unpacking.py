@@ -8,6 +8,7 @@ when the bytes start over.
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, wait
+from dataclasses import replace
 
 from dscache.store import Blob
 from dscache.store.drafts import Draft
@@ -41,6 +42,8 @@ class Unpacking:
         self._limits = limits
         self._executor = executor
         self._growing = Growing(archive.path)
+        self._size = archive.size
+        self._here = 0
         self._future: Future[Draft] | None = None
 
     @property
@@ -53,14 +56,22 @@ class Unpacking:
         """Bytes of the archive that have been unpacked."""
         return self._growing.tell()
 
+    def expect(self, size: int) -> None:
+        """The archive is going to have that size. Until that is known nothing is unpacked, since
+        there is no telling what it may unpack to.
+        """
+        self._size = self._size or size
+
     def grow(self, size: int) -> None:
         """The first `size` bytes of the archive are here."""
+        self._here = size
         self._growing.grow(size)
-        if size >= _WORTH_IT:
+        if size >= _WORTH_IT and self._size:
             self._begin()
 
     def complete(self) -> None:
         """All of it is here."""
+        self.expect(self._here)
         self._growing.complete()
         self._begin()
 
@@ -68,6 +79,8 @@ class Unpacking:
         """Forget what has been unpacked: the archive begins again."""
         self.stop()
         self._growing = Growing(self.archive.path)
+        self._size = self.archive.size
+        self._here = 0
 
     def stop(self) -> None:
         """End the thread, and remove what it has made."""
@@ -104,7 +117,8 @@ class Unpacking:
     def _run(self) -> Draft:
         draft = self._trees.begin(self._key)
         try:
-            fill(self.archive, self._growing, draft, self._limits)
+            archive = replace(self.archive, size=self._size)
+            fill(archive, self._growing, draft, self._limits)
         except BaseException:
             draft.discard()
             raise
