@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from dscache import filesystem, recording
+from dscache import disk, recording
 from dscache.call import Call
 from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
@@ -207,7 +207,7 @@ class Bringing:
 
     def _record(self, job: Job) -> Fetched:
         status = "downloaded" if job.fresh else "linked"
-        with filesystem.storage_errors(f"{job.dataset.name} cannot be put together"):
+        with disk.storage_errors(f"{job.dataset.name} cannot be put together"):
             trees = [
                 recording.unpacked(self._store, job.wish, artifact, tree)
                 for artifact, tree in job.trees

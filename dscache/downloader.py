@@ -260,7 +260,7 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _disk_errors(place: str) -> Iterator[None]:
-    """As `filesystem.storage_errors`, whose hints are about a cache and what it keeps."""
+    """As `disk.storage_errors`, whose hints are about a cache and what it keeps."""
     try:
         yield
     except DscacheError:  # some of them are OSErrors too

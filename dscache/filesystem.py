@@ -1,8 +1,8 @@
 """The one seam to the disk: every durable step of the program is a call of a function here.
 
 Crash tests fail each call in turn, so nothing else in the package creates, writes, renames, links,
-syncs or removes. Files are created with mode 0666 (0444 where they are final) and the umask
-decides, never with mkstemp's 0600. This module knows no layout and no format.
+syncs or removes, but `copying`, which builds on this module. Files are created with mode 0666 (0444
+where they are final) and the umask decides, never with mkstemp's 0600. Knows no layout, no format.
 """
 
 from __future__ import annotations
@@ -12,46 +12,19 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from typing import Any, TypeVar
 
-from dscache.errors import DscacheError, StorageError
-
-Parsed = TypeVar("Parsed")
-
-#: Errors that mean "this filesystem does not do that", as opposed to "it failed".
-UNSUPPORTED = frozenset(
-    {
-        errno.EXDEV,
-        errno.EPERM,
-        errno.EACCES,
-        errno.EMLINK,
-        errno.ENOSYS,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.EINVAL,
-        errno.ENOTTY,
-    }
-)
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 _WINDOWS = os.name == "nt"
 _LINUX = sys.platform.startswith("linux")
-_MACOS = sys.platform == "darwin"
-_FICLONE = 0x40049409  # linux/fs.h: ioctl that shares the extents of one file with another
-_NAMELESS = getattr(os, "O_TMPFILE", 0)  # of open: the file has no name; Linux only
 _KEEP_SIZE = 1  # linux/falloc.h
 _TMPFS = 0x01021994  # linux/magic.h
-_COPY_CHUNK = 8 << 20
 _MOST_CHUNKS = 1024  # limits.h: IOV_MAX, what one system call takes
 # Windows refuses to replace a file that is read-only, or that somebody has open; readers of small
 # files are quick. In seconds.
 _PATIENCE = (0.01, 0.1, 1.0) if _WINDOWS else ()
-_NANOSECONDS = 1_000_000_000
-# A file changed this recently may change again within one tick of its timestamp.
-_RACY = _NANOSECONDS // 20
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -63,10 +36,11 @@ def create(path: str, *, final: bool = False, program: bool = False) -> int:
     `program` makes it executable.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
-    return os.open(path, flags, _mode(final, program))
+    return os.open(path, flags, mode_of(final, program))
 
 
-def _mode(final: bool, program: bool) -> int:
+def mode_of(final: bool, program: bool) -> int:
+    """The mode of a new file, before the umask."""
     return (0o444 if final else 0o666) | (0o111 if program else 0)
 
 
@@ -177,12 +151,6 @@ def reserve(fd: int, size: int) -> None:
         number = ctypes.get_errno()
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(number, os.strerror(number))
-
-
-def allocated(path: str) -> int:
-    """Bytes of the disk that a file takes where its system tells, else its length."""
-    found = os.stat(path)
-    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
 
 
 def truncate(fd: int, size: int) -> None:
@@ -317,109 +285,6 @@ def touch(path: str) -> None:
             raise
 
 
-def clone(source: str, target: str, *, program: bool = False) -> None:
-    """Make the new file `target` share the bytes of `source` until either is written to (reflink).
-
-    By FICLONE on Linux (btrfs, XFS, bcachefs, OCFS2), by clonefile on macOS (APFS), by reflink-copy
-    on Windows (ReFS), where sharing goes cluster by cluster.
-
-    Raises:
-        OSError: with an errno in `UNSUPPORTED` where this filesystem cannot.
-    """
-    if _LINUX:
-        import fcntl
-
-        with open(source, "rb") as reader:
-            appear(target, lambda fd: fcntl.ioctl(fd, _FICLONE, reader.fileno()), program=program)
-    elif _MACOS:
-        import ctypes  # late: as above
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.clonefile(os.fsencode(source), os.fsencode(target), ctypes.c_uint32(0)):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), source, None, target)
-        os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) | stat.S_IWUSR)
-    elif _WINDOWS:
-        from reflink_copy import reflink  # late: as above
-
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        try:
-            reflink(source, target)
-        except OSError as error:  # without a number; what it is the next way will say again
-            raise OSError(errno.ENOTSUP, str(error), target) from error
-    else:
-        raise OSError(errno.ENOTSUP, "reflinks are not supported here", target)
-
-
-def copy(source: str, target: str, *, final: bool = False, program: bool = False) -> None:
-    """Copy the bytes of `source` into the new file `target`; the rest is as for `create`."""
-
-    def fill(fd: int) -> None:
-        offset = 0
-        reader.seek(0)
-        while chunk := reader.read(_COPY_CHUNK):
-            offset += write(fd, [chunk], offset)
-
-    with open(source, "rb", buffering=0) as reader:
-        appear(target, fill, final=final, program=program)
-
-
-def appear(
-    target: str, fill: Callable[[int], object], *, final: bool = False, program: bool = False
-) -> None:
-    """Make the new file `target` with what `fill` writes to its descriptor: all of it, or no file.
-
-    On Linux the file has no name until it is whole, so that a killed process leaves nothing behind
-    in a folder that is not ours. Where a file without a name cannot be made (network filesystems,
-    FUSE, FAT; whatever open says, the other way says it again if it is more than that) or cannot
-    be given one (no /proc), it has a hidden name beside the target first, and is renamed.
-
-    Raises:
-        FileExistsError: something stands at `target`.
-    """
-    if _appear_named_last(target, fill, _mode(final, program)):
-        return
-    temporary = beside(target)
-    fd = create(temporary, final=final, program=program)
-    try:
-        try:
-            fill(fd)
-        finally:
-            os.close(fd)
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        rename(temporary, target)
-    except BaseException:
-        drop(temporary)
-        raise
-
-
-def _appear_named_last(target: str, fill: Callable[[int], object], mode: int) -> bool:
-    """False if this cannot be had here."""
-    if not _NAMELESS:
-        return False
-    try:
-        fd = os.open(os.path.dirname(target) or ".", _NAMELESS | os.O_RDWR | _BINARY, mode)
-    except OSError:
-        return False
-    try:
-        nameless = f"/proc/self/fd/{fd}"
-        if not os.path.exists(nameless):
-            return False
-        fill(fd)
-        try:
-            # A folder to start from makes Python call linkat, which follows the link in /proc.
-            os.link(nameless, target, src_dir_fd=fd, follow_symlinks=True)
-        except FileExistsError:
-            raise
-        except OSError:
-            return False
-    finally:
-        os.close(fd)
-    return True
-
-
 def beside(path: str) -> str:
     """A new hidden name in the same folder."""
     return os.path.join(os.path.dirname(path), f".dscache-{os.urandom(8).hex()}.tmp")
@@ -441,78 +306,3 @@ def _publish(data: bytes, target: str, durable: bool) -> None:
         write(fd, [data], 0)
         if durable:
             sync(fd)
-
-
-def read_small(path: str, limit: int) -> bytes:
-    """The whole content of a file of at most `limit` bytes.
-
-    Raises:
-        StorageError: the file is longer.
-    """
-    with open(path, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size > limit:
-            raise StorageError(f"{path} is longer than {limit} bytes", path=path)
-        return file.read()
-
-
-def parsed(path: str, parse: Callable[[str], Parsed]) -> Parsed | None:
-    """What `parse(path)` makes of the file, or None if there is none.
-
-    The result is remembered as long as the file's identity, size and time stay the same, so that a
-    process pays one stat for a file it has read before. `parse` must be a plain function.
-    """
-    try:
-        found = os.stat(path)
-        if abs(time.time_ns() - found.st_mtime_ns) < _RACY:
-            return parse(path)
-        known: Parsed = _parsed(path, parse, found.st_mtime_ns, found.st_size, found.st_ino)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return known
-
-
-@lru_cache(maxsize=512)
-def _parsed(path: str, parse: Callable[[str], Any], *_identity: int) -> Any:
-    return parse(path)
-
-
-def free_space(path: str) -> int:
-    """Bytes that this user can still write on the filesystem of `path`."""
-    import shutil  # late: a hit writes nothing
-
-    return shutil.disk_usage(path).free
-
-
-class storage_errors:  # noqa: N801 - reads as a verb; a generator would cost each file 2 µs more
-    """Translate what the operating system says of the disk into a `StorageError`, once."""
-
-    def __init__(self, what: str, **facts: str | int) -> None:
-        self._what, self._facts = what, facts
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        # Some of our own errors are OSErrors too.
-        if isinstance(error, OSError) and not isinstance(error, DscacheError):
-            raise storage_error(self._what, error, **self._facts) from error
-
-
-def storage_error(what: str, error: OSError, **facts: str | int) -> StorageError:
-    """The `StorageError` for one failure of the operating system, with what to do."""
-    hints = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again: "
-        "what has arrived is kept",
-        errno.EDQUOT: "the disk quota is used up; what has arrived is kept",
-        errno.EACCES: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
-        errno.EPERM: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
-        errno.EROFS: "the file system is read-only: set DSCACHE_DIR or --cache-dir to another",
-    }
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    path = error.filename2 or error.filename  # where two are named, the second is the target
-    where = f" ({path})" if path else ""
-    return StorageError(
-        f"{what}: {reason}{where}", hint=hints.get(error.errno or 0, ""), errno=error.errno, **facts
-    )

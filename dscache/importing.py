@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
-from dscache import fetching, filesystem
+from dscache import copying, disk, fetching, filesystem
 from dscache.call import Call
 from dscache.digest import Sums, sums_of
 from dscache.errors import IntegrityError, NotFound
@@ -55,7 +55,7 @@ def _take(store: Store, dataset: Dataset, file: str) -> None:
     if not candidates:
         raise _no_match(dataset, file, f"it has {size} bytes")
     temporary = store.layout.part("import", secrets.token_hex(8))
-    with filesystem.storage_errors(f"{file} cannot be taken into the cache"):
+    with disk.storage_errors(f"{file} cannot be taken into the cache"):
         _bring(file, temporary)
         try:
             sums = sums_of(temporary, [d.algorithm for each in candidates for d in each.digests])
@@ -72,19 +72,19 @@ def _take(store: Store, dataset: Dataset, file: str) -> None:
 def _bring(file: str, target: str) -> None:
     """Make `target` hold the bytes of `file`, without ever changing `file`."""
     try:
-        filesystem.clone(file, target)
+        copying.clone(file, target)
         return
     except OSError as error:
-        if error.errno not in filesystem.UNSUPPORTED:
+        if error.errno not in copying.UNSUPPORTED:
             raise
     if os.stat(file).st_mode & 0o666 == 0o444:  # as a blob must be; nothing is changed about it
         try:
             filesystem.link(file, target)
             return
         except OSError as error:
-            if error.errno not in filesystem.UNSUPPORTED:
+            if error.errno not in copying.UNSUPPORTED:
                 raise
-    filesystem.copy(file, target)
+    copying.copy(file, target)
 
 
 def _match(candidates: Sequence[Artifact], sums: Sums) -> Artifact | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from dscache import filesystem
+from dscache import disk
 from dscache.digest import Digest
 from dscache.results import Kept, Plan, Removal
 from dscache.store import Record, Store, Unpacked, key_of
@@ -79,7 +79,7 @@ def _freed(store: Store, sha256: str) -> int:
     """What the filesystem gets back for a blob: nothing as long as it has another name."""
     path = store.layout.blob(sha256)
     try:
-        return filesystem.allocated(path) if os.stat(path).st_nlink == 1 else 0
+        return disk.allocated(path) if os.stat(path).st_nlink == 1 else 0
     except FileNotFoundError:
         return 0
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.call import Call
 from dscache.errors import InvalidFile, NotFound, TransferError, UsageError
 from dscache.events import Notice
@@ -99,6 +99,6 @@ def _table(document: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
 def _write(path: str, document: MutableMapping[str, Any]) -> None:
     import tomlkit
 
-    with filesystem.storage_errors(f"{path} cannot be written"):
+    with disk.storage_errors(f"{path} cannot be written"):
         # A configuration that is a link into somebody's dot files stays one.
         filesystem.publish_bytes(tomlkit.dumps(document).encode(), os.path.realpath(path))

@@ -14,7 +14,7 @@ from itertools import islice
 
 import msgspec
 
-from dscache import filesystem, view
+from dscache import disk, view
 from dscache.digest import fast_sum_of, sums_of
 from dscache.results import Damage, Verified
 from dscache.store import Record, Store
@@ -63,7 +63,7 @@ def verify(store: Store, records: Sequence[Record], *, full: bool = False) -> Ve
     found: dict[str, Damage] = {}
     checked = 0
     what = "the cache cannot be read"
-    with filesystem.storage_errors(what), ThreadPoolExecutor(os.cpu_count()) as executor:
+    with disk.storage_errors(what), ThreadPoolExecutor(os.cpu_count()) as executor:
         checks = _checks(store, records, full)
         while batch := list(islice(checks, _BATCH)):
             checked += len(batch)

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import xxhash
 
-from dscache import filesystem
+from dscache import copying, filesystem
 from dscache.digest import Digest, Sums
 from dscache.store import SMALL, Blob, Store, key_of, owner
 
@@ -97,12 +98,12 @@ def steps() -> Iterator[Steps]:
     taken: Steps = []
     with pytest.MonkeyPatch.context() as patch:
         for name in STEPS:
-            patch.setattr(filesystem, name, _noting(name, taken))
+            patch.setattr(STEPS[name], name, _noting(name, taken))
         yield taken
 
 
 def _noting(name: str, taken: Steps) -> Any:
-    step = getattr(filesystem, name)
+    step = getattr(STEPS[name], name)
 
     def noted(*arguments: Any, **keys: Any) -> Any:
         taken.append((name, arguments))
@@ -111,17 +112,23 @@ def _noting(name: str, taken: Steps) -> Any:
     return noted
 
 
-_READING = {"read_small", "parsed", "free_space", "storage_errors", "storage_error"}
-_COMPOSED = {"created", "replacing", "publish_bytes", "copy", "drop"}  # of other steps
-#: The functions of `filesystem` that change the disk, one step each.
-STEPS = sorted(
-    name
-    for name, value in vars(filesystem).items()
-    if callable(value)
-    and getattr(value, "__module__", "") == filesystem.__name__
-    and not name.startswith("_")
-    and name not in _READING | _COMPOSED
-)
+_COMPOSED = {"created", "replacing", "publish_bytes", "drop"}  # of other steps
+_LOOKING = {"mode_of", "beside"}
+
+
+def _steps_of(module: ModuleType, *left_out: str) -> dict[str, ModuleType]:
+    return {
+        name: module
+        for name, value in vars(module).items()
+        if callable(value)
+        and getattr(value, "__module__", "") == module.__name__
+        and not name.startswith("_")
+        and name not in left_out
+    }
+
+
+#: What changes the disk, one step each, with the module whose function it is.
+STEPS = _steps_of(filesystem, *_COMPOSED, *_LOOKING) | _steps_of(copying, "copy")
 
 
 #: The exit code of a process that a fault has ended.
@@ -143,7 +150,7 @@ class Fault:
         count = 0
 
         def faulty(name: str) -> Callable[..., Any]:
-            step = getattr(filesystem, name)
+            step = getattr(STEPS[name], name)
 
             def taken(*arguments: Any, **keys: Any) -> Any:
                 nonlocal count
@@ -155,7 +162,7 @@ class Fault:
             return taken
 
         for name in ["write"] if self.how == "tear" else STEPS:
-            setattr(filesystem, name, faulty(name))
+            setattr(STEPS[name], name, faulty(name))
         return lambda: count
 
     def _strike(self, step: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

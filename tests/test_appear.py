@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dscache import filesystem
+from dscache import copying
 from tests.children import Died, forked
 
 LINUX = sys.platform.startswith("linux")
@@ -47,7 +47,7 @@ def _no_names_for_them(patch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def _other_system(patch: pytest.MonkeyPatch, _: int) -> None:
-    patch.setattr(filesystem, "_NAMELESS", 0)
+    patch.setattr(copying, "_NAMELESS", 0)
 
 
 def _this_system(_: pytest.MonkeyPatch, __: int) -> None:
@@ -77,8 +77,8 @@ def test_a_file_appears_whole(home: Path, final: bool, program: bool) -> None:
         assert not (home / "file").exists()
         write(fd)
 
-    filesystem.appear(f"{home}/file", fill, final=final, program=program)
-    filesystem.appear("relative", write)
+    copying.appear(f"{home}/file", fill, final=final, program=program)
+    copying.appear("relative", write)
     assert (home / "file").read_bytes() == (home / "relative").read_bytes() == b"new"
     umask = os.umask(0)
     os.umask(umask)
@@ -98,7 +98,7 @@ def test_nothing_is_replaced(home: Path, there: str) -> None:
     else:
         path.symlink_to("nothing")
     with pytest.raises(FileExistsError):
-        filesystem.appear(str(path), write)
+        copying.appear(str(path), write)
     assert [path.name for path in home.iterdir()] == ["mine"]
     assert there != "file" or path.read_bytes() == b"my own"
     assert there != "dangling" or path.is_symlink()
@@ -111,9 +111,9 @@ def test_an_error_leaves_nothing(home: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        filesystem.appear(f"{home}/file", fail)
+        copying.appear(f"{home}/file", fail)
     with pytest.raises(FileNotFoundError):
-        filesystem.appear(f"{home}/no/folder/file", write)
+        copying.appear(f"{home}/no/folder/file", write)
     assert list(home.iterdir()) == []
 
 
@@ -124,7 +124,7 @@ def test_a_killed_process_leaves_nothing(home: Path) -> None:
             write(fd)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        filesystem.appear(f"{home}/file", fill)
+        copying.appear(f"{home}/file", fill)
 
     with pytest.raises(Died):
         forked(die)
@@ -146,25 +146,25 @@ def test_on_apple_systems_a_clone_is_made_by_their_own_call(
             shutil.copy2(source, target)
             return 0
 
-    monkeypatch.setattr(filesystem, "_LINUX", False)
-    monkeypatch.setattr(filesystem, "_MACOS", True)
+    monkeypatch.setattr(copying, "_LINUX", False)
+    monkeypatch.setattr(copying, "_MACOS", True)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Library())
     (home / "source").write_bytes(b"x")
     (home / "source").chmod(0o444)
     if number:
         with pytest.raises(OSError, match=os.strerror(number)) as found:
-            filesystem.clone(f"{home}/source", f"{home}/target")
+            copying.clone(f"{home}/source", f"{home}/target")
         assert found.value.errno == number
     else:
-        filesystem.clone(f"{home}/source", f"{home}/target")
+        copying.clone(f"{home}/source", f"{home}/target")
         assert (home / "target").read_bytes() == b"x"
         assert (home / "target").stat().st_mode & 0o777 == 0o644
 
 
 def test_elsewhere_there_are_no_clones(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "_LINUX", False)
-    monkeypatch.setattr(filesystem, "_MACOS", False)
+    monkeypatch.setattr(copying, "_LINUX", False)
+    monkeypatch.setattr(copying, "_MACOS", False)
     (home / "source").write_bytes(b"x")
     with pytest.raises(OSError, match="not supported here") as found:
-        filesystem.clone(f"{home}/source", f"{home}/target")
-    assert found.value.errno in filesystem.UNSUPPORTED
+        copying.clone(f"{home}/source", f"{home}/target")
+    assert found.value.errno in copying.UNSUPPORTED

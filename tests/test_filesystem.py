@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dscache import filesystem
+from dscache import copying, disk, filesystem
 from dscache.errors import StorageError
 from tests.children import unprivileged
 
@@ -55,8 +55,8 @@ def test_the_umask_decides_about_modes(
         os.close(filesystem.create(f"{home}/file"))
         os.close(filesystem.create(f"{home}/final", final=True))
         filesystem.publish_bytes(b"x", f"{home}/folder/published")
-        filesystem.copy(f"{home}/final", f"{home}/copy")
-        filesystem.copy(f"{home}/file", f"{home}/sealed", final=True)
+        copying.copy(f"{home}/final", f"{home}/copy")
+        copying.copy(f"{home}/file", f"{home}/sealed", final=True)
     assert mode(home / "file") == file
     assert mode(home / "final") == final
     assert mode(home / "folder") == folder
@@ -70,7 +70,7 @@ def test_what_exists_is_never_created_over(home: Path) -> None:
     with pytest.raises(FileExistsError):
         filesystem.create(f"{home}/file")
     with pytest.raises(FileExistsError):
-        filesystem.copy(f"{home}/file", f"{home}/file")
+        copying.copy(f"{home}/file", f"{home}/file")
     assert (home / "file").read_bytes() == b"mine"
 
 
@@ -154,19 +154,19 @@ def test_a_short_write_is_gone_on_with_until_the_error_shows(
 def test_a_copy_that_does_not_fit_leaves_nothing(home: Path) -> None:
     (home / "source").write_bytes(DATA)
     with file_size_limit(5000), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-        filesystem.copy(f"{home}/source", f"{home}/target")
+        copying.copy(f"{home}/source", f"{home}/target")
     assert [path.name for path in home.iterdir()] == ["source"]
 
 
 def test_a_clone_holds_the_same_bytes_or_says_that_it_cannot_be_had(home: Path) -> None:
     (home / "source").write_bytes(DATA)
     try:
-        filesystem.clone(f"{home}/source", f"{home}/target")
+        copying.clone(f"{home}/source", f"{home}/target")
         found = 0
     except OSError as error:
         found = error.errno or -1
     if found:
-        assert found in filesystem.UNSUPPORTED
+        assert found in copying.UNSUPPORTED
         assert [path.name for path in home.iterdir()] == ["source"]
     else:
         assert (home / "target").read_bytes() == DATA
@@ -232,9 +232,9 @@ def test_touching_what_cannot_be_touched_is_fine(home: Path) -> None:
 def test_small_files_are_read_whole_or_refused(home: Path) -> None:
     path = home / "file"
     path.write_bytes(b"x" * 100)
-    assert filesystem.read_small(str(path), 100) == b"x" * 100
+    assert disk.read_small(str(path), 100) == b"x" * 100
     with pytest.raises(StorageError, match="longer than 99 bytes"):
-        filesystem.read_small(str(path), 99)
+        disk.read_small(str(path), 99)
 
 
 def test_a_large_limit_takes_no_memory(home: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_large_limit_takes_no_memory(home: Path) -> None:
 
     def read() -> bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, resource.RLIM_INFINITY))
-        return filesystem.read_small(str(path), 1 << 30)
+        return disk.read_small(str(path), 1 << 30)
 
     assert unprivileged(read) == b"x"
 
@@ -256,24 +256,24 @@ def test_parsing_is_remembered_until_the_file_changes(home: Path) -> None:
     path = home / "file"
     path.write_bytes(b"one")
     os.utime(path, (1000, 1000))
-    first = filesystem.parsed(str(path), _parse)
+    first = disk.parsed(str(path), _parse)
     assert first == [b"one"]
-    assert filesystem.parsed(str(path), _parse) is first
+    assert disk.parsed(str(path), _parse) is first
     path.write_bytes(b"two")
-    assert filesystem.parsed(str(path), _parse) == [b"two"]
+    assert disk.parsed(str(path), _parse) == [b"two"]
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(home: Path) -> None:
     path = home / "file"
     for value in (b"1", b"2", b"3", b"4"):  # of one size, within one tick of the clock
         path.write_bytes(value)
-        assert filesystem.parsed(str(path), _parse) == [value]
+        assert disk.parsed(str(path), _parse) == [value]
 
 
 def test_parsing_nothing_gives_none(home: Path) -> None:
     (home / "file").touch()
-    assert filesystem.parsed(f"{home}/nothing", _parse) is None
-    assert filesystem.parsed(f"{home}/file/below", _parse) is None
+    assert disk.parsed(f"{home}/nothing", _parse) is None
+    assert disk.parsed(f"{home}/file/below", _parse) is None
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_parsing_nothing_gives_none(home: Path) -> None:
 def test_an_error_of_the_disk_says_what_to_do(number: int, hint: str) -> None:
     with (
         pytest.raises(StorageError) as found,
-        filesystem.storage_errors("the file cannot be kept", size=7),
+        disk.storage_errors("the file cannot be kept", size=7),
     ):
         raise OSError(number, os.strerror(number), "source", None, "target")
     error = found.value
@@ -295,7 +295,7 @@ def test_an_error_of_the_disk_says_what_to_do(number: int, hint: str) -> None:
 
 def test_our_own_errors_pass_untranslated() -> None:
     ours = StorageError("as it is")
-    with pytest.raises(StorageError) as found, filesystem.storage_errors("something else"):
+    with pytest.raises(StorageError) as found, disk.storage_errors("something else"):
         raise ours
     assert found.value is ours
 

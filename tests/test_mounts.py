@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dscache import filesystem, view
+from dscache import copying, disk, view
 from dscache.errors import StorageError
 from dscache.view import Item, Placed
 from tests.making import content
@@ -32,7 +32,7 @@ TOTAL = sum(map(len, CONTENTS.values()))
 CASES = {"One.bin": b"upper", "one.bin": b"lower", "other/two.bin": b"two"}
 
 
-def disk(kind: str, folder: Path) -> Iterator[Path]:
+def mount(kind: str, folder: Path) -> Iterator[Path]:
     """A disk of that kind, for a fixture."""
     with mounted(kind, SMALLEST[kind], folder / "disk") as found:
         yield found
@@ -40,17 +40,17 @@ def disk(kind: str, folder: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=REFLINKING)
 def reflinking(request: pytest.FixtureRequest, home: Path) -> Iterator[Path]:
-    yield from disk(request.param, home)
+    yield from mount(request.param, home)
 
 
 @pytest.fixture(params=["ext4", "tmpfs"])
 def linking(request: pytest.FixtureRequest, home: Path) -> Iterator[Path]:
-    yield from disk(request.param, home)
+    yield from mount(request.param, home)
 
 
 @pytest.fixture(params=PLAIN)
 def plain(request: pytest.FixtureRequest, home: Path) -> Iterator[Path]:
-    yield from disk(request.param, home)
+    yield from mount(request.param, home)
 
 
 def built(root: Path, items: list[Item]) -> str:
@@ -80,23 +80,23 @@ def test_what_windows_uses_shares_bytes_too(
     reflinking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (reflinking / "from").write_bytes(content(MIB))
-    monkeypatch.setattr(filesystem, "_LINUX", False)
-    monkeypatch.setattr(filesystem, "_WINDOWS", True)
-    filesystem.clone(str(reflinking / "from"), str(reflinking / "to"))
+    monkeypatch.setattr(copying, "_LINUX", False)
+    monkeypatch.setattr(copying, "_WINDOWS", True)
+    copying.clone(str(reflinking / "from"), str(reflinking / "to"))
     assert (reflinking / "to").read_bytes() == content(MIB)
     with pytest.raises(FileExistsError):
-        filesystem.clone(str(reflinking / "from"), str(reflinking / "to"))
+        copying.clone(str(reflinking / "from"), str(reflinking / "to"))
 
 
 def test_what_windows_uses_says_where_it_cannot(
     linking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (linking / "from").write_bytes(b"x")
-    monkeypatch.setattr(filesystem, "_LINUX", False)
-    monkeypatch.setattr(filesystem, "_WINDOWS", True)
+    monkeypatch.setattr(copying, "_LINUX", False)
+    monkeypatch.setattr(copying, "_WINDOWS", True)
     with pytest.raises(OSError, match="not supported") as caught:
-        filesystem.clone(str(linking / "from"), str(linking / "to"))
-    assert caught.value.errno in filesystem.UNSUPPORTED
+        copying.clone(str(linking / "from"), str(linking / "to"))
+    assert caught.value.errno in copying.UNSUPPORTED
     assert not (linking / "to").exists()
 
 
@@ -104,11 +104,11 @@ def test_reflinks_take_no_room(reflinking: Path) -> None:
     items = stocked(reflinking / "cache", {"big.bin": content(16 * MIB)})
     folder = built(reflinking / "cache", items)
     os.sync()
-    before = filesystem.free_space(str(reflinking))
+    before = disk.free_space(str(reflinking))
     for number in range(4):
         place(reflinking / f"mine{number}", items, folder, mode="reflink")
     os.sync()
-    assert before - filesystem.free_space(str(reflinking)) < 8 * MIB
+    assert before - disk.free_space(str(reflinking)) < 8 * MIB
 
 
 def test_reflinks_replace_what_is_in_the_way(reflinking: Path) -> None:
@@ -157,7 +157,7 @@ def test_auto_is_hard_links_where_there_are_no_reflinks(linking: Path) -> None:
 
 def test_a_file_with_all_the_links_it_can_have(home: Path) -> None:
     """65,000 on ext4; empty files are as many in some datasets."""
-    for found in disk("ext4", home):
+    for found in mount("ext4", home):
         (item,) = stocked(found / "cache", {"empty": b""})
         for number in range(64_998):
             os.link(item.source, f"{found}/{number}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dscache import filesystem, view
+from dscache import copying, filesystem, view
 from dscache.errors import StorageError, UsageError
 from dscache.view import Item, Placed
 from tests.children import unprivileged
@@ -90,7 +90,7 @@ def test_auto_takes_the_best_that_works(
     number: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(filesystem, "clone", filesystem.copy)
+    monkeypatch.setattr(copying, "clone", copying.copy)
     refuse(monkeypatch, number, *refused)
     names = {"clone": "reflink", "link": "hardlink"}
     why = "; ".join(f"{names.get(each, each)}: {os.strerror(number)}" for each in refused)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from dscache import filesystem, view
+from dscache import copying, filesystem, view
 from dscache.errors import StorageError
 from dscache.view import Item
 from tests.children import Died, forked, unprivileged
@@ -59,7 +59,8 @@ def test_what_was_killed_is_completed(
     view.build(built, everything)
 
     def die() -> None:
-        real = getattr(filesystem, step)
+        home_of_step = copying if step == "copy" else filesystem
+        real = getattr(home_of_step, step)
         left = iter(range(number))
 
         def mortal(*arguments: Any, **keys: Any) -> Any:
@@ -69,7 +70,7 @@ def test_what_was_killed_is_completed(
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments, **keys)
 
-        setattr(filesystem, step, mortal)
+        setattr(home_of_step, step, mortal)
         place(home / "mine", everything, built, mode=mode)
 
     with pytest.raises(Died):
@@ -89,14 +90,15 @@ def test_what_was_killed_is_completed(
 def test_an_error_on_the_way_leaves_whole_files_only(
     home: Path, items: list[Item], built: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = getattr(filesystem, step)
+    home_of_step = copying if step == "copy" else filesystem
+    real = getattr(home_of_step, step)
 
     def full(source: str, target: str, **keys: Any) -> None:
         if target.endswith("three.bin"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
         real(source, target, **keys)
 
-    monkeypatch.setattr(filesystem, step, full)
+    monkeypatch.setattr(home_of_step, step, full)
     mode = {"link": "hardlink"}.get(step, step)
     with pytest.raises(StorageError, match=r"No space left on device .*three.bin"):
         place(home / "mine", items, built, mode=mode)

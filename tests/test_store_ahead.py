@@ -212,7 +212,7 @@ def dying_at(at: int) -> Callable[[], int]:
     count = 0
 
     def dying(name: str) -> Callable[..., object]:
-        step = getattr(filesystem, name)
+        step = getattr(STEPS[name], name)
 
         def taken(*arguments: object, **keys: object) -> object:
             nonlocal count
@@ -224,7 +224,7 @@ def dying_at(at: int) -> Callable[[], int]:
         return taken
 
     for name in STEPS:
-        setattr(filesystem, name, dying(name))
+        setattr(STEPS[name], name, dying(name))
     return lambda: count
 
 
@@ -233,7 +233,7 @@ def failing_at(at: int) -> Callable[[], int]:
     count = 0
 
     def failing(name: str) -> Callable[..., object]:
-        step = getattr(filesystem, name)
+        step = getattr(STEPS[name], name)
 
         def taken(*arguments: object, **keys: object) -> object:
             nonlocal count
@@ -245,7 +245,7 @@ def failing_at(at: int) -> Callable[[], int]:
         return taken
 
     for name in STEPS:
-        setattr(filesystem, name, failing(name))
+        setattr(STEPS[name], name, failing(name))
     return lambda: count
 
 

@@ -23,7 +23,7 @@ from dscache.sources.dispatch import Sources
 from dscache.sources.retry import Policy
 from dscache.store import Store
 from dscache.transfer.delivery import Delivery, Limits
-from dscache.transfer.wants import Want
+from dscache.transfer.wants import Delivered, Want
 from dscache.unpack.rules import Limits as UnpackLimits
 from tests.children import running
 from tests.downloads import Desk, error_of

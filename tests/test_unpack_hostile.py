@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.errors import IntegrityError, UnsafeError
 from dscache.unpack.rules import Limits
 from tests.archives import (
@@ -252,7 +252,7 @@ def test_no_more_comes_out_than_was_said(
     made.add(b"a", ZEROS, METHODS[method](ZEROS), method, size)
     data = made.bytes()
     written.bytes = 0
-    with little_memory() if method else filesystem.storage_errors(""):
+    with little_memory() if method else disk.storage_errors(""):
         room.refused(IntegrityError, data, "zip", FREE)
     assert written.bytes <= size + MIB + (len(data) + 10_000)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import IntegrityError, UnsafeError
 from dscache.unpack.rules import Limits
 from tests.archives import (
@@ -127,7 +127,7 @@ def test_holes_take_no_room(room: Room, form: Form) -> None:
     size = 256 * MIB
     tree = room.unpack(form([(size - 512, 512)], size, bytes(512)) + END, "tar", FREE)
     assert Path(tree.path, "a").stat().st_size == size
-    assert filesystem.allocated(f"{tree.path}/a") < MIB
+    assert disk.allocated(f"{tree.path}/a") < MIB
     tree = room.unpack(form([], size, b"") + END, "tar", FREE)
     assert Path(tree.path, "a").stat().st_size == size
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from dscache import filesystem, view
+from dscache import view
 from dscache.view import Item, Placed, Target
 from tests.making import content
-from tests.stores import digest_of
+from tests.stores import STEPS, digest_of
 
 CONTENTS = {
     "one.bin": content(3000, 1),
@@ -139,4 +139,4 @@ def refuse(patch: pytest.MonkeyPatch, number: int, *names: str) -> None:
         raise OSError(number, os.strerror(number), arguments[-1])
 
     for name in names:
-        patch.setattr(filesystem, name, refused)
+        patch.setattr(STEPS[name], name, refused)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from msgspec import structs
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.digest import sums_of
 from dscache.errors import DscacheError, InvalidFile, NotFound, StorageError, UsageError
 from dscache.model import is_name, is_version
@@ -227,7 +227,7 @@ def _artifact(
         urls = [source]
         _, size, sha256 = fetch_url(source)
     else:
-        with filesystem.storage_errors(f"{source} cannot be taken in"):
+        with disk.storage_errors(f"{source} cannot be taken in"):
             if draft.base_url:
                 urls = [pooch.joined(draft.base_url, _file_name(source))]
                 size, sha256 = os.path.getsize(source), sums_of(source)["sha256"]
@@ -294,5 +294,5 @@ def _keep(folder: str, name: EntryName) -> None:
 
 
 def _publish(folder: str, file: str, data: bytes) -> None:
-    with filesystem.storage_errors(f"{folder}/{file} cannot be written"):
+    with disk.storage_errors(f"{folder}/{file} cannot be written"):
         filesystem.publish_bytes(data, f"{folder}/{file}", durable=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.digest import hasher
 from dscache.registry.entries import Document
 
@@ -52,7 +52,7 @@ class Copy(msgspec.Struct, frozen=True, dict=True):
 
 def load(path: str) -> Copy | None:
     """The copy in a file, or None if there is none, or not a whole one."""
-    return filesystem.parsed(path, _read)
+    return disk.parsed(path, _read)
 
 
 def store(path: str, copy: Copy) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import InvalidFile, TransferError
 from dscache.events import Emit, Notice
 from dscache.registry import copies
@@ -81,7 +81,7 @@ class Folder:
     def document(self, file: str) -> Document | None:
         path = self.path(file)
         try:
-            found = filesystem.parsed(path, _document)
+            found = disk.parsed(path, _document)
             if found is None:
                 self._look()
         except InvalidFile as error:
@@ -93,7 +93,7 @@ class Folder:
     def read(self, file: str) -> bytes | None:
         path = self.path(file)
         try:
-            found = filesystem.parsed(path, read_limited)
+            found = disk.parsed(path, read_limited)
             if found is None:
                 self._look()
         except InvalidFile as error:

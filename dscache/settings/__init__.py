@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import InvalidFile, UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
 from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
@@ -56,7 +56,7 @@ def load(**arguments: Any) -> Settings:
 
 def _table(path: str, read: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
     try:
-        return filesystem.parsed(path, read) or NOTHING
+        return disk.parsed(path, read) or NOTHING
     except OSError as error:
         raise InvalidFile(f"{path} cannot be read: {error.strerror}", file=path) from error
 

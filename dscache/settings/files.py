@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import InvalidFile, UsageError
 from dscache.settings.keys import KEYS, PARSERS, flag, texts_by_name
 
@@ -57,7 +57,7 @@ def _toml(path: str) -> dict[str, Any]:
     import tomllib  # late: most users have no configuration file
 
     try:
-        return tomllib.loads(filesystem.read_small(path, _MAX_FILE).decode())
+        return tomllib.loads(disk.read_small(path, _MAX_FILE).decode())
     except OSError as error:  # too long a file among them
         raise InvalidFile(f"{path} cannot be read: {error}", file=path) from error
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.store.blobs import SMALL, Blob, Blobs
 from dscache.store.layout import CACHEDIR_TAG, FORMAT, Layout, key_of
@@ -71,7 +71,7 @@ class Store:
         Raises:
             StorageError: it cannot, and why.
         """
-        with filesystem.storage_errors(f"the cache folder {self.layout.root} cannot be used"):
+        with disk.storage_errors(f"the cache folder {self.layout.root} cannot be used"):
             filesystem.make_folder(self.layout.parts)
             if not os.path.exists(self.layout.version):
                 filesystem.publish_bytes(CACHEDIR_TAG.encode(), self.layout.tag)
@@ -101,8 +101,8 @@ class Store:
         return path
 
     def _check_version(self) -> None:
-        with filesystem.storage_errors(f"the cache folder {self.layout.root} cannot be read"):
-            version = filesystem.parsed(self.layout.version, _read_version)
+        with disk.storage_errors(f"the cache folder {self.layout.root} cannot be read"):
+            version = disk.parsed(self.layout.version, _read_version)
         if version is not None and version > FORMAT:
             raise StorageError(
                 f"the cache {self.layout.root} has format {version}; "
@@ -113,7 +113,7 @@ class Store:
 
 
 def _read_version(path: str) -> int:
-    text = filesystem.read_small(path, 64).decode("ascii", "replace").strip()
+    text = disk.read_small(path, 64).decode("ascii", "replace").strip()
     if not text.isdigit():
         raise StorageError(
             f"{path} should hold one integer, not {text!r}",

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import msgspec
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.digest import Digest, Sums, fast_sum_of, sums_of
 from dscache.errors import IntegrityError
 from dscache.store.layout import Layout
@@ -78,7 +78,7 @@ class Blobs:
         sha256 = self._resolve(wanted)
         if sha256 is None:
             return None
-        with filesystem.storage_errors("a file of the cache cannot be read"):
+        with disk.storage_errors("a file of the cache cannot be read"):
             blob = self._believed(sha256)
             if blob is None:
                 return None
@@ -96,7 +96,7 @@ class Blobs:
 
     def drop(self, sha256: str) -> None:
         """Remove a blob, which nothing needs any more; that it is gone already is fine."""
-        with filesystem.storage_errors("a file of the cache cannot be removed"):
+        with disk.storage_errors("a file of the cache cannot be removed"):
             filesystem.unlink(self._layout.blob(sha256))
             filesystem.unlink(self._layout.proof(sha256))
 
@@ -129,7 +129,7 @@ class Blobs:
 
     def sync(self, blob: Blob) -> None:
         """Bring a blob that was verified to the disk, if it is not known to be there."""
-        with filesystem.storage_errors("a file of the cache cannot be synced"):
+        with disk.storage_errors("a file of the cache cannot be synced"):
             found = os.stat(blob.path)
             proof = self._proof(blob.sha256) if blob.size > SMALL else None
             if proof is None or not proof.durable or not proof.fits(found):
@@ -140,7 +140,7 @@ class Blobs:
     def verify(self, sha256: str, size: int, xxh3_128: str) -> Blob | None:
         """The blob if its bytes still have that size and xxh3_128, else None."""
         path = self._layout.blob(sha256)
-        with filesystem.storage_errors("a file of the cache cannot be read"):
+        with disk.storage_errors("a file of the cache cannot be read"):
             try:
                 if os.stat(path).st_size != size or fast_sum_of(path) != xxh3_128:
                     return None
@@ -224,7 +224,7 @@ class Blobs:
 
     def _alias(self, digest: Digest) -> str | None:
         try:
-            text = filesystem.read_small(self._layout.alias(digest), 65).decode("ascii", "replace")
+            text = disk.read_small(self._layout.alias(digest), 65).decode("ascii", "replace")
             return Digest("sha256", text.strip()).hex
         except (OSError, ValueError):
             return None  # torn or tampered with: as good as none
@@ -236,7 +236,7 @@ class Blobs:
 
     def _proof(self, sha256: str) -> _Proof | None:
         try:
-            data = filesystem.read_small(self._layout.proof(sha256), 4096)
+            data = disk.read_small(self._layout.proof(sha256), 4096)
             return msgspec.json.decode(data, type=_Proof)
         except (OSError, msgspec.MsgspecError):
             return None  # no proof means that the bytes are hashed

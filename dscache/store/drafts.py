@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
 
-from dscache import filesystem
+from dscache import copying, filesystem
 from dscache.digest import fast_sum, fast_sum_of, hasher
 from dscache.errors import UnsafeError
 from dscache.store.members import FILE, FOLDER, LINK, PROGRAM, Listing, Member
@@ -226,9 +226,9 @@ def _link(source: str, target: str, program: bool) -> None:
     try:
         filesystem.link(source, target)
     except OSError as error:
-        if error.errno not in filesystem.UNSUPPORTED:
+        if error.errno not in copying.UNSUPPORTED:
             raise
-        filesystem.copy(source, target, final=True, program=program)
+        copying.copy(source, target, final=True, program=program)
 
 
 def _is_file(path: str) -> bool:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import filelock
 import msgspec
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.quantities import show_duration
 from dscache.store.layout import Layout
@@ -87,14 +87,14 @@ class Locks:
     def holder(self, key: str) -> str:
         """Who has the lock, in words."""
         try:
-            data = filesystem.read_small(self._layout.holder(key), 4096)
+            data = disk.read_small(self._layout.holder(key), 4096)
             return str(msgspec.json.decode(data, type=_Holder))
         except (OSError, StorageError, msgspec.MsgspecError):
             return "another process"
 
     def _lock(self, key: str) -> filelock.BaseFileLock:
         path = self._layout.lock(key)
-        with filesystem.storage_errors("the cache's locks cannot be used"):
+        with disk.storage_errors("the cache's locks cannot be used"):
             filesystem.make_folder(os.path.dirname(path))
         return filelock.FileLock(path, thread_local=False, poll_interval=_POLL)
 
@@ -113,5 +113,5 @@ def _acquired(lock: filelock.BaseFileLock, timeout: float) -> bool:
         return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise filesystem.storage_error("the cache's locks cannot be used", error) from error
+            raise disk.storage_error("the cache's locks cannot be used", error) from error
     return True

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dscache import filesystem
+from dscache import copying, disk, filesystem
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
 from dscache.store.ranges import Ranges, Span
@@ -306,10 +306,10 @@ class Parts:
 
     def _orphan(self, key: str, token: str) -> Orphan | None:
         try:
-            data = filesystem.read_small(self._layout.journal(key, token), 64 << 10)
+            data = disk.read_small(self._layout.journal(key, token), 64 << 10)
             journal = msgspec.json.decode(data, type=Journal)
             path = self._layout.part(key, token)
-            length, allocated = os.stat(path).st_size, filesystem.allocated(path)
+            length, allocated = os.stat(path).st_size, disk.allocated(path)
         except (OSError, msgspec.MsgspecError):
             return None  # taken over by another process, torn or not ours to read
         if journal.format > _FORMAT or (journal.owner and is_gone(journal.owner) is False):
@@ -342,8 +342,8 @@ def _is_free(orphan: Orphan, path: str) -> bool:
 
 def _take_copy(source: str, target: str) -> None:
     try:
-        filesystem.clone(source, target)
+        copying.clone(source, target)
     except OSError as error:
-        if error.errno not in filesystem.UNSUPPORTED:
+        if error.errno not in copying.UNSUPPORTED:
             raise
-        filesystem.copy(source, target)
+        copying.copy(source, target)

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.model import Dataset, Reference
 from dscache.store.layout import Layout
@@ -147,7 +147,7 @@ class Records:
         Raises:
             StorageError: the disk does not take it.
         """
-        with filesystem.storage_errors(f"the record of {record.name} cannot be written"):
+        with disk.storage_errors(f"the record of {record.name} cannot be written"):
             data = msgspec.json.encode(record)
             filesystem.publish_bytes(data, self._path(record), durable=self._durable)
 
@@ -219,14 +219,14 @@ def _names(folder: str) -> list[str]:
 def _parsed(path: str) -> tuple[Record | None, float]:
     """The record at a path, if there is one that makes sense, and the time of its file."""
     try:
-        return filesystem.parsed(path, _read) or (None, 0.0)
+        return disk.parsed(path, _read) or (None, 0.0)
     except OSError as error:
-        raise filesystem.storage_error("a record of the cache cannot be read", error) from error
+        raise disk.storage_error("a record of the cache cannot be read", error) from error
 
 
 def _read(path: str) -> tuple[Record | None, float]:
     used = os.stat(path).st_mtime  # first: what is written meanwhile has another time
     try:
-        return msgspec.json.decode(filesystem.read_small(path, _MAX_FILE), type=Record), used
+        return msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=Record), used
     except msgspec.MsgspecError:
         return None, used

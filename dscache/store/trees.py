@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.digest import fast_sum_of
 from dscache.errors import StorageError
 from dscache.store.blobs import Blob
@@ -80,7 +80,7 @@ class Trees:
             StorageError: the disk does not let it be read.
         """
         folder = self._layout.tree(sha256, recipe)
-        with filesystem.storage_errors("an unpacked archive in the cache cannot be read"):
+        with disk.storage_errors("an unpacked archive in the cache cannot be read"):
             summary = _summary(folder)
             if summary is None or summary.sha256 != sha256:
                 return None
@@ -133,7 +133,7 @@ class Trees:
             StorageError: the disk does not take it.
         """
         folder = self._layout.tree(sha256, recipe)
-        with filesystem.storage_errors("an unpacked archive cannot be synced"):
+        with disk.storage_errors("an unpacked archive cannot be synced"):
             summary = _summary(folder)
             if summary and not summary.durable:
                 filesystem.sync_all(folder)
@@ -142,7 +142,7 @@ class Trees:
     def begin(self, key: str) -> Draft:
         """A new draft. What dead processes left of others of that key is removed."""
         folder = self._layout.draft(key, secrets.token_hex(8))
-        with filesystem.storage_errors("an archive cannot be unpacked"):
+        with disk.storage_errors("an archive cannot be unpacked"):
             self._remove_orphans(key)
             owner = msgspec.json.encode(this_process())
             try:
@@ -155,7 +155,7 @@ class Trees:
 
     def publish(self, draft: Draft, blob: Blob, recipe: str) -> Tree:
         """Give a complete draft its place; one that stands there already is mended from it."""
-        with filesystem.storage_errors("an unpacked archive cannot be stored"):
+        with disk.storage_errors("an unpacked archive cannot be stored"):
             list_sum = draft.close()
             summary = _Summary(
                 sha256=blob.sha256,
@@ -232,7 +232,7 @@ def _tree(folder: str, summary: _Summary, recipe: str) -> Tree:
 
 def _summary(folder: str) -> _Summary | None:
     try:
-        data = filesystem.read_small(f"{folder}/{SUMMARY}", _MAX_SUMMARY)
+        data = disk.read_small(f"{folder}/{SUMMARY}", _MAX_SUMMARY)
         return msgspec.json.decode(data, type=_Summary)
     except (FileNotFoundError, NotADirectoryError, StorageError, msgspec.MsgspecError):
         return None  # without a summary the archive is unpacked again
@@ -245,7 +245,7 @@ def _write(folder: str, summary: _Summary, *, durable: bool = False) -> None:
 
 def _owner(folder: str) -> Owner | None:
     try:
-        data = filesystem.read_small(f"{folder}/{_OWNER}", _MAX_SUMMARY)
+        data = disk.read_small(f"{folder}/{_OWNER}", _MAX_SUMMARY)
         return msgspec.json.decode(data, type=Owner)
     except (OSError, msgspec.MsgspecError):
         return None  # nobody knows whose it is: it stays until it is old

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import (
     DscacheError,
     NotCached,
@@ -79,7 +79,7 @@ class Delivery:
         However this ends, what has arrived is kept for a later attempt, and the locks are free.
         """
         try:
-            with filesystem.storage_errors("the download cannot be stored"):
+            with disk.storage_errors("the download cannot be stored"):
                 yield from self._deliver(wants, self._claim)
                 while self._deferred:
                     again, self._deferred = self._deferred, []
@@ -203,7 +203,7 @@ class Delivery:
         algorithms = [digest.algorithm for digest in artifact.digests]
         if is_small(artifact):
             return Memory(algorithms)
-        with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
+        with disk.storage_errors(f"{artifact.path} cannot be stored"):
             part = self._parts.begin(key, artifact.size)
         unpacking = self._extractions.follow(artifact, key, part.path)
         return Trailed(part, algorithms, self._executor, unpacking)
@@ -269,7 +269,7 @@ class Delivery:
         if sums is None:
             raise RuntimeError("a download is done only when it is verified")
         blobs, known_as = self._store.blobs, artifact.digests
-        with filesystem.storage_errors(f"{artifact.path} cannot be stored"):
+        with disk.storage_errors(f"{artifact.path} cannot be stored"):
             if not isinstance(sink, Trailed):
                 return blobs.publish_bytes(b"".join(sink.chunks()), sums, known_as)
             sink.release()

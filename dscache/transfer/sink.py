@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.digest import Sums
 from dscache.store.parts import Part
 from dscache.store.ranges import Ranges
@@ -189,7 +189,7 @@ class Trailed:
 
     @property
     def allocated(self) -> int:
-        return filesystem.allocated(self.part.path)
+        return disk.allocated(self.part.path)
 
     @property
     def here(self) -> Ranges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from dscache import filesystem
+from dscache import disk
 from dscache.errors import StorageError
 from dscache.model import Artifact
 from dscache.quantities import show_size
@@ -23,7 +23,7 @@ def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
     """
     sized = [each for each in artifacts if each.size]
     most = sum(each.size or 0 for each in sized)
-    if most <= filesystem.free_space(store.layout.root):
+    if most <= disk.free_space(store.layout.root):
         return most
     parts = store.parts()
     needed = 0
@@ -42,7 +42,7 @@ def check_space(store: Store, needed: int) -> None:
     Raises:
         StorageError: they do not; says how much is missing, and what could be given up for it.
     """
-    if needed > filesystem.free_space(store.layout.root):
+    if needed > disk.free_space(store.layout.root):
         raise too_little(store, needed)
 
 
@@ -52,7 +52,7 @@ def too_little(store: Store, needed: int, kept: int = 0) -> StorageError:
     Args:
         kept: bytes of unfinished downloads that are here and stay.
     """
-    free = filesystem.free_space(store.layout.root)
+    free = disk.free_space(store.layout.root)
     prunable = _prunable(store)
     missing = f"free {show_size(needed - free)}" if needed > free else "free some space"
     keeps = f"{show_size(kept)} have arrived and are kept; " if kept else ""

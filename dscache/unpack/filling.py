@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dscache import filesystem
+from dscache import disk
 from dscache.store.drafts import Draft
 from dscache.unpack.growing import Growing
 from dscache.unpack.inner import unpack_members
@@ -21,7 +21,7 @@ def fill(archive: Archive, growing: Growing, draft: Draft, limits: Limits) -> No
         Stopped: nobody wants it any more.
     """
     rules = Rules(limits, archive.size)
-    with growing, filesystem.storage_errors(f"{archive.name} cannot be unpacked"):
+    with growing, disk.storage_errors(f"{archive.name} cannot be unpacked"):
         unpack(archive, growing, draft, rules)
         if archive.inner:
             growing.wait()  # mostly it is complete; of what was given up no more is unpacked

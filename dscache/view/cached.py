@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-from dscache import filesystem
+from dscache import disk, filesystem
 from dscache.errors import InvalidFile, StorageError
 from dscache.view.items import Item
 from dscache.view.links import Ways, shown_otherwise, stands_as
@@ -37,7 +37,7 @@ def is_sound(folder: str, items: Iterable[Item]) -> bool:
     Raises:
         StorageError: the disk does not let it be looked at.
     """
-    with filesystem.storage_errors(f"the view {folder} cannot be read"):
+    with disk.storage_errors(f"the view {folder} cannot be read"):
         return all(stands_as(f"{folder}/{item.path}", item) for item in items)
 
 
@@ -53,7 +53,7 @@ def build(folder: str, items: Iterable[Item]) -> None:
         InvalidFile: two items want one place.
         StorageError: the disk does not take it.
     """
-    with filesystem.storage_errors(f"the view {folder} cannot be made"):
+    with disk.storage_errors(f"the view {folder} cannot be made"):
         folders = folders_of(items)
         if os.path.isdir(folder):
             _mend(folder, items, folders)
@@ -67,7 +67,7 @@ def sync(folder: str, items: Iterable[Item]) -> None:
     Raises:
         StorageError: the disk does not take it.
     """
-    with filesystem.storage_errors(f"the view {folder} cannot be synced"):
+    with disk.storage_errors(f"the view {folder} cannot be synced"):
         for item in items:
             path = f"{folder}/{item.path}"
             if item.kind == "file" and not os.path.samefile(path, item.source):

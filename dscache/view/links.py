@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Sequence
 from string import ascii_letters
 
-from dscache import filesystem
+from dscache import copying, filesystem
 from dscache.digest import fast_sum_of
 from dscache.view.items import Item
 
@@ -65,7 +65,7 @@ class Ways:
             try:
                 self._make(mode, item, target)
             except OSError as error:
-                if error.errno not in filesystem.UNSUPPORTED:
+                if error.errno not in copying.UNSUPPORTED:
                     raise
                 self._note(mode, error)
             else:
@@ -99,10 +99,10 @@ class Ways:
         else:
             program = bool(os.stat(item.source).st_mode & stat.S_IXUSR)
             if mode == "reflink":
-                filesystem.clone(item.source, target, program=program)
+                copying.clone(item.source, target, program=program)
             else:
                 final = mode == "sealed copy"
-                filesystem.copy(item.source, target, final=final, program=program)
+                copying.copy(item.source, target, final=final, program=program)
 
 
 def shown_otherwise(folder: str, path: str) -> bool:

@@ -12,7 +12,7 @@ from itertools import chain, repeat
 
 import msgspec
 
-from dscache import filesystem
+from dscache import copying, disk, filesystem
 from dscache.errors import StorageError, UsageError
 from dscache.events import Emit, Linked, to_log
 from dscache.settings import LINK_MODES
@@ -93,7 +93,7 @@ def place(
         raise UsageError(f"link mode {target.mode!r} is none of {', '.join(LINK_MODES)}")
     if os.path.realpath(folder) == os.path.realpath(view):
         raise UsageError(f"{folder} is where the cache keeps these files; choose another folder")
-    with filesystem.storage_errors(f"files cannot be put into {folder}"):
+    with disk.storage_errors(f"files cannot be put into {folder}"):
         folders = folders_of(items)
         room = look(folder, items, folders)
         _make_room(folder, items, room, target.force)
@@ -141,7 +141,7 @@ class _Placing:
             else:
                 self._note(item, self._ways.replace(item, there))
         except OSError as error:
-            if self._mode in ("auto", "copy") or error.errno not in filesystem.UNSUPPORTED:
+            if self._mode in ("auto", "copy") or error.errno not in copying.UNSUPPORTED:
                 raise
             raise _cannot(self._mode, there, error) from error
 
