@@ -12,7 +12,7 @@ from dscache import view
 from dscache.call import Call
 from dscache.errors import DscacheError
 from dscache.events import Notice
-from dscache.hits import hit, view_of
+from dscache.hits import hit, is_listed, view_of
 from dscache.quantities import show_size
 from dscache.results import Fetched
 from dscache.wishes import Wish
@@ -31,6 +31,8 @@ def fetch(
             call.emit(Notice(withdrawn))
         try:
             found = hit(call.store, wish)
+            if found and target and not is_listed(call.store, wish.dataset):
+                found = None  # what to place is not known any more
         except DscacheError as error:
             found = wish.failed(error)
         if found:

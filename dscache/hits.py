@@ -46,6 +46,13 @@ def view_of(store: Store, dataset: Dataset) -> str:
     return store.layout.view(dataset.registry, dataset.name, dataset.version, dataset.content)
 
 
+def is_listed(store: Store, dataset: Dataset) -> bool:
+    """True if the names of all members of its archives are known."""
+    record = store.records.get(dataset)
+    trees = record.trees if record else ()
+    return all(store.trees.is_listed(each.sha256, each.recipe) for each in trees)
+
+
 def _selection(
     store: Store, wish: Wish, record: Record
 ) -> tuple[list[tuple[str, int]] | None, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,3 +194,11 @@ def test_usage_counts_trees_once(shelf: Shelf, home: Path) -> None:
     assert [each.shared_bytes for each in usage.datasets] == [usage.bytes] * 2
     dscache.Cache().prune(dscache.Cache().plan_prune(archives=True))
     assert dscache.Cache().usage().bytes == unpacked
+
+
+def test_a_tree_that_is_lost_is_made_again_for_a_folder_of_the_user(
+    shelf: Shelf, home: Path
+) -> None:
+    dscache.fetch("pack")
+    shutil.rmtree(home / "cache/trees")
+    assert contents(dscache.fetch("pack", into=home / "mine")) == MEMBERS

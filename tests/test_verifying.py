@@ -122,3 +122,19 @@ def test_the_command(shelf: Shelf, home: Path) -> None:
     assert found.return_value == 5
     with pytest.raises(NotCached):
         dscache.Cache().verify(["nothing"])
+
+
+@pytest.mark.parametrize("where", ["trees/*/*/files/a/one.bin", "blobs/*/*/*"])
+def test_the_hint_mends(shelf: Shelf, home: Path, where: str) -> None:
+    names = ["pack", "plain"]
+    for path in (home / "cache").glob(where):
+        flip(path)
+    run = CliRunner().invoke
+    assert "remove the damaged files and the folders" in run(cli, ["verify"]).stderr
+    for each in damages():
+        if each.digest:
+            os.unlink(each.path)
+    for folder in (home / "cache/datasets/shelf").iterdir():
+        shutil.rmtree(folder)
+    dscache.fetch_many(names)
+    assert damages() == []

@@ -70,7 +70,10 @@ def verify(names: tuple[str, ...], quick: bool, cache_dir: str | None, as_json: 
             click.echo(f"{each.path}: {each.problem} ({', '.join(each.datasets)})")
         say.talk(f"{found.ok} of {found.checked} files and views are as they were stored")
         if found.corrupt:
-            say.talk("hint: remove a damaged file, and fetch its dataset again")
+            say.talk(
+                "hint: remove the damaged files and the folders of their datasets "
+                "(`dscache path`), and fetch these again; what is right is not downloaded"
+            )
     return IntegrityError.code if found.corrupt else 0
 
 
