@@ -8,7 +8,7 @@ mostly a link to one of these and is not read again; an edited hard link is foun
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -17,14 +17,17 @@ import msgspec
 from dscache import disk, view
 from dscache.digest import fast_sum_of, sums_of
 from dscache.results import Damage, Verified
-from dscache.store import Record, Store
+from dscache.store import Record, Store, Unpacked
 
 #: Files that are handed to the threads at a time; there may be millions.
 _BATCH = 2000
 
 
 class _Check(msgspec.Struct, frozen=True, gc=False):
-    """A file, what it should be, and who needs it. `sha256` is that of its blob or archive."""
+    """A file, what it should be, and who needs it. `sha256` is that of its blob or archive.
+
+    `known` is what is known to be wrong with it without a look.
+    """
 
     path: str
     sha256: str
@@ -32,10 +35,11 @@ class _Check(msgspec.Struct, frozen=True, gc=False):
     xxh3_128: str
     dataset: str
     computes_sha256: bool = False
+    known: str = ""
 
     def damage(self) -> Damage | None:
         """What is wrong with the file, if anything is."""
-        problem = self._problem()
+        problem = self.known or self._problem()
         if not problem:
             return None
         return Damage(f"sha256:{self.sha256}", self.path, (self.dataset,), problem)
@@ -69,7 +73,7 @@ def verify(store: Store, records: Sequence[Record], *, full: bool = False) -> Ve
             checked += len(batch)
             for damage in filter(None, executor.map(_Check.damage, batch)):
                 found[damage.path] = damage
-        views = list(_views(store, records))
+        views = list(_views(store, records, found.keys()))
     checked += len(records)
     damages = [_with_users(damage, records) for damage in found.values()]
     return Verified(checked, checked - len(damages) - len(views), (*damages, *views))
@@ -93,27 +97,33 @@ def _checks(store: Store, records: Sequence[Record], full: bool) -> Iterator[_Ch
             root = store.trees.path(each.sha256, each.recipe)
             if root not in seen:
                 seen.add(root)
-                yield from _members(store, root, each.sha256, each.recipe, name)
+                yield from _members(store, each, name)
 
 
-def _members(store: Store, root: str, sha256: str, recipe: str, name: str) -> Iterator[_Check]:
+def _folder_of(store: Store, each: Unpacked) -> str:
+    return store.layout.tree(each.sha256, each.recipe)
+
+
+def _members(store: Store, each: Unpacked, name: str) -> Iterator[_Check]:
+    root = store.trees.path(each.sha256, each.recipe)
     try:
-        for member in store.trees.members(sha256, recipe):
+        for member in store.trees.members(each.sha256, each.recipe):
             if member.is_file:
                 path = f"{root}/{member.path}"
-                yield _Check(path, sha256, member.size, member.xxh3_128, name)
-    except (FileNotFoundError, ValueError):  # without its list nothing of a tree is known
-        yield _Check(os.path.dirname(root), sha256, 0, "", name)
+                yield _Check(path, each.sha256, member.size, member.xxh3_128, name)
+    except OSError:  # without its list nothing of a tree can be told
+        problem = "the list of its members is missing or damaged"
+        yield _Check(_folder_of(store, each), each.sha256, 0, "", name, known=problem)
 
 
-def _views(store: Store, records: Sequence[Record]) -> Iterator[Damage]:
-    """The views that do not show what their records name."""
+def _views(store: Store, records: Sequence[Record], damaged: Container[str]) -> Iterator[Damage]:
+    """The views that do not show what their records name, as far as that is known."""
     for record in records:
         folder = store.layout.view(record.registry, record.name, record.version, record.content)
         trees = [
             each
             for each in record.trees
-            if each.complete and store.trees.is_listed(each.sha256, each.recipe)
+            if each.complete and _folder_of(store, each) not in damaged
         ]
         if not view.is_sound(folder, view.Contents(store, record.files, trees)):
             problem = "links of the view are missing or wrong"

@@ -100,7 +100,15 @@ def test_a_view_that_was_changed_is_found(shelf: Shelf, home: Path) -> None:
 
 def test_a_tree_that_is_gone_is_found(shelf: Shelf, home: Path) -> None:
     shutil.rmtree(home / "cache/trees")
-    assert {each.problem for each in damages()} == {"missing"}
+    (found,) = damages()
+    assert "list of its members" in found.problem
+
+
+def test_a_damaged_list_is_found(shelf: Shelf, home: Path) -> None:
+    (path,) = (home / "cache").glob("trees/*/*/members")
+    cut(path)
+    found = damages()
+    assert any("list of its members" in each.problem for each in found)
 
 
 def test_nothing_is_changed(shelf: Shelf, home: Path) -> None:
