@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import cast
 
 from dscache.store.drafts import Draft, NewFile
+from dscache.unpack.crew import Crew
 from dscache.unpack.growing import Windows
 from dscache.unpack.headers import headers
 from dscache.unpack.rules import Rules, link_target, special
 
-#: Files up to this size are handed over in one piece.
-_WHOLE = 2 << 20
+#: Files up to this size are written by other threads, as many at a time as fill a batch.
+_SMALL = 2 << 20
+_BATCH_FILES, _BATCH_BYTES = 64, 2 << 20
 _LABEL = b"V"  # GNU tar's name for the archive itself
 
 
@@ -23,41 +25,77 @@ def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
         UnsafeError: a member is refused.
         any of `headers.DAMAGE`: the archive is damaged.
     """
-    for member in headers(stream, rules):
-        path = rules.name(member.name)
-        if member.isdir():
-            if path:
-                draft.add_folder(path)
-            continue
-        if member.type == _LABEL:
-            continue
-        rules.check_named(path, member.name)
-        if member.isreg():
-            rules.bytes(path, member.size)
-            _file(stream, draft, path, member)
-        elif member.issym():
-            draft.add_link(path, link_target(path, member.linkname))
-        elif member.islnk():
-            earlier = rules.twin(path, member.linkname)
-            rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy where links cannot be
-            draft.add_twin(path, earlier)
-        else:
-            raise special(path)
+    with Crew() as crew:
+        small = _Small(draft, crew)
+        for member in headers(stream, rules):
+            path = rules.name(member.name)
+            if member.isdir():
+                if path:
+                    draft.add_folder(path)
+                continue
+            if member.type == _LABEL:
+                continue
+            rules.check_named(path, member.name)
+            if member.isreg():
+                rules.bytes(path, member.size)
+                if member.size <= _SMALL and member.sparse is None:
+                    small.add(path, stream, member)
+                else:
+                    _large(stream, draft, path, member)
+            elif member.issym():
+                draft.add_link(path, link_target(path, member.linkname))
+            elif member.islnk():
+                small.finish()
+                earlier = rules.twin(path, member.linkname)
+                rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy if need be
+                draft.add_twin(path, earlier)
+            else:
+                raise special(path)
+        small.finish()
 
 
-def _file(stream: Windows, draft: Draft, path: str, member: tarfile.TarInfo) -> None:
-    size, program = member.size, bool(member.mode & 0o100)
-    if size <= _WHOLE and member.sparse is None:
-        data = stream.peek(size)
-        if len(data) < size:
+class _Small:
+    """Small files, which a crew writes while the next ones are read."""
+
+    def __init__(self, draft: Draft, crew: Crew) -> None:
+        self._draft = draft
+        self._crew = crew
+        self._batch: list[tuple[str, bytes, bool]] = []
+        self._bytes = 0
+
+    def add(self, path: str, stream: Windows, member: tarfile.TarInfo) -> None:
+        """Take the file that comes next in the stream."""
+        data = stream.read(member.size)
+        if len(data) < member.size:
             raise EOFError("the archive ends in the middle of a member")
-        draft.add_file(path, data, program=program)
-        stream.skip(size)
-        return
+        self._draft.enter(path.rpartition("/")[0])  # folders are made by one thread only
+        self._batch.append((path, data, bool(member.mode & 0o100)))
+        self._bytes += len(data)
+        if self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Wait until all of them are written."""
+        self._hand_over()
+        self._crew.wait()
+
+    def _hand_over(self) -> None:
+        batch, self._batch, self._bytes = self._batch, [], 0
+
+        def write() -> None:
+            for path, data, program in batch:
+                self._draft.add_file(path, data, program=program)
+
+        if batch:
+            self._crew.do(write)
+
+
+def _large(stream: Windows, draft: Draft, path: str, member: tarfile.TarInfo) -> None:
+    size = member.size
     # typeshed takes the list of runs (offset, bytes) for an int.
     sparse = cast(Sequence[tuple[int, int]] | None, member.sparse)
     runs = [(0, size)] if sparse is None else sparse
-    with draft.new_file(path, program=program) as file:
+    with draft.new_file(path, program=bool(member.mode & 0o100)) as file:
         for offset, count in runs:
             if not count:
                 continue  # what fills the table of an old header

@@ -12,13 +12,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import BinaryIO, Protocol, cast
 
 from isal import igzip_lib, isal_zlib
 
 from dscache.errors import InvalidFile, UnsafeError
 from dscache.store.drafts import Draft
+from dscache.unpack.crew import Crew
 from dscache.unpack.rules import Rules, check_kind, link_target
 
 #: What reading a damaged archive raises.
@@ -75,13 +76,9 @@ def unpack(path: str, draft: Draft, rules: Rules, advance: Callable[[int], None]
                     advance(member.compress_size)
                     _extract(file, member, name, draft, advance)
 
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="dscache-unzip") as executor:
-            futures = [executor.submit(take, batch) for batch in _batches(files)]
-            try:
-                for future in futures:
-                    future.result()
-            finally:
-                executor.shutdown(cancel_futures=True)
+        with Crew() as crew:
+            for batch in _batches(files):
+                crew.do(partial(take, batch))
 
 
 def _opened(path: str) -> zipfile.ZipFile:
