@@ -50,6 +50,11 @@ class Growing(io.RawIOBase):
             self._is_stopped = True
             self._changed.notify()
 
+    @property
+    def is_complete(self) -> bool:
+        """True if no more bytes will come."""
+        return self._is_complete
+
     def tell(self) -> int:
         """How many bytes have been read."""
         return self._position

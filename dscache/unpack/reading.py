@@ -10,6 +10,7 @@ from dscache.errors import DscacheError, IntegrityError
 from dscache.recipes import SINGLE
 from dscache.store.drafts import Draft
 from dscache.unpack import formats, headers, singles, tars, zips
+from dscache.unpack.crew import Crew
 from dscache.unpack.growing import Growing, Windows
 from dscache.unpack.rules import Rules
 
@@ -71,7 +72,8 @@ def unpack(archive: Archive, growing: Growing, draft: Draft, rules: Rules) -> No
             stream, damage = compression.opened(file, kind)
             damage += headers.DAMAGE
             windows = Windows(stream, lambda: growing.skip(0))
-            _unpack_stream(archive, windows, draft, rules)
+            with Crew(beside_a_download=not growing.is_complete) as crew:
+                _unpack_stream(archive, windows, draft, rules, crew)
     except DscacheError:
         raise
     except damage as error:
@@ -85,10 +87,12 @@ def unpack(archive: Archive, growing: Growing, draft: Draft, rules: Rules) -> No
         ) from error
 
 
-def _unpack_stream(archive: Archive, stream: Windows, draft: Draft, rules: Rules) -> None:
+def _unpack_stream(
+    archive: Archive, stream: Windows, draft: Draft, rules: Rules, crew: Crew
+) -> None:
     if archive.outer in SINGLE:
         singles.unpack(stream, draft, rules, archive.place or singles.CONTENT)
         return
     if archive.outer == "auto":
         formats.check_is_tar(stream, archive.name)
-    tars.unpack(stream, draft, rules)
+    tars.unpack(stream, draft, rules, crew)

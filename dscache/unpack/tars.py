@@ -18,40 +18,39 @@ _BATCH_FILES, _BATCH_BYTES = 64, 2 << 20
 _LABEL = b"V"  # GNU tar's name for the archive itself
 
 
-def unpack(stream: Windows, draft: Draft, rules: Rules) -> None:
-    """Unpack all members.
+def unpack(stream: Windows, draft: Draft, rules: Rules, crew: Crew) -> None:
+    """Unpack all members, the small ones by the crew.
 
     Raises:
         UnsafeError: a member is refused.
         any of `headers.DAMAGE`: the archive is damaged.
     """
-    with Crew() as crew:
-        small = _Small(draft, crew)
-        for member in headers(stream, rules):
-            path = rules.name(member.name)
-            if member.isdir():
-                if path:
-                    draft.add_folder(path)
-                continue
-            if member.type == _LABEL:
-                continue
-            rules.check_named(path, member.name)
-            if member.isreg():
-                rules.bytes(path, member.size)
-                if member.size <= _SMALL and member.sparse is None:
-                    small.add(path, stream, member)
-                else:
-                    _large(stream, draft, path, member)
-            elif member.issym():
-                draft.add_link(path, link_target(path, member.linkname))
-            elif member.islnk():
-                small.finish()
-                earlier = rules.twin(path, member.linkname)
-                rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy if need be
-                draft.add_twin(path, earlier)
+    small = _Small(draft, crew)
+    for member in headers(stream, rules):
+        path = rules.name(member.name)
+        if member.isdir():
+            if path:
+                draft.add_folder(path)
+            continue
+        if member.type == _LABEL:
+            continue
+        rules.check_named(path, member.name)
+        if member.isreg():
+            rules.bytes(path, member.size)
+            if member.size <= _SMALL and member.sparse is None:
+                small.add(path, stream, member)
             else:
-                raise special(path)
-        small.finish()
+                _large(stream, draft, path, member)
+        elif member.issym():
+            draft.add_link(path, link_target(path, member.linkname))
+        elif member.islnk():
+            small.finish()
+            earlier = rules.twin(path, member.linkname)
+            rules.bytes(path, draft.size_of(earlier))  # to hash, and to copy if need be
+            draft.add_twin(path, earlier)
+        else:
+            raise special(path)
+    small.finish()
 
 
 class _Small:
