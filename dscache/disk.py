@@ -54,6 +54,14 @@ def _parsed(path: str, parse: Callable[[str], Any], *_identity: int) -> Any:
     return parse(path)
 
 
+def names(folder: str) -> list[str]:
+    """The names in a folder, sorted; none where there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def allocated(path: str) -> int:
     """Bytes of the disk that a file takes where its system tells, else its length."""
     found = os.stat(path)

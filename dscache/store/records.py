@@ -197,23 +197,18 @@ class Records:
         """The first 8 hex digits of every content recorded for that version of the dataset."""
         folder, _, name = self.path(dataset).rpartition("/")
         start = re.escape(name[: -len(f"{dataset.content[:8]}.json")])
-        found = (re.fullmatch(f"{start}([0-9a-f]{{8}})\\.json", each) for each in _names(folder))
+        found = (
+            re.fullmatch(f"{start}([0-9a-f]{{8}})\\.json", each) for each in disk.names(folder)
+        )
         return {match[1] for match in found if match}
 
     def _path(self, record: Record) -> str:
         return self._layout.record(record.registry, record.name, record.version, record.content)
 
     def _paths(self) -> Iterator[str]:
-        for registry in _names(self._layout.records):
+        for registry in disk.names(self._layout.records):
             folder = f"{self._layout.records}/{registry}"
-            yield from (f"{folder}/{name}" for name in _names(folder) if name.endswith(".json"))
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+            yield from (f"{folder}/{name}" for name in disk.names(folder) if name.endswith(".json"))
 
 
 def _parsed(path: str) -> tuple[Record | None, float]:

@@ -177,8 +177,8 @@ class Trees:
 
     def all(self) -> Iterator[Tree]:
         """Every tree with a summary that makes sense."""
-        for shard in _names(self._layout.trees):
-            for name in _names(f"{self._layout.trees}/{shard}"):
+        for shard in disk.names(self._layout.trees):
+            for name in disk.names(f"{self._layout.trees}/{shard}"):
                 folder = f"{self._layout.trees}/{shard}/{name}"
                 summary = _summary(folder)
                 if summary:
@@ -210,7 +210,7 @@ class Trees:
         return True
 
     def _remove_orphans(self, key: str) -> None:
-        for name in _names(self._layout.parts):
+        for name in disk.names(self._layout.parts):
             if name.startswith(f"{key}.") and name.endswith(".tree"):
                 folder = f"{self._layout.parts}/{name}"
                 owner = _owner(folder)
@@ -293,10 +293,3 @@ def _mend(folder: str, draft: str, *, durable: bool) -> None:
         filesystem.rename(f"{draft}/{name}", f"{folder}/{name}")
     if durable:
         filesystem.sync_path(folder)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
