@@ -14,16 +14,16 @@ class Crew:
 
     At its end all is done. The first error that any of it raises comes out of a later call.
 
-    Args:
-        beside_a_download: the cores have enough to do; everything is done at once where it is
-            given. (With two cores threads cost a fifth more then, and save a quarter else.)
+    Attributes:
+        is_alone: everything is done at once where it is given, since a download keeps the cores
+            busy. (With two cores threads cost a fifth more then, and save a quarter else.)
     """
 
     def __init__(self, *, beside_a_download: bool = False) -> None:
         count = os.cpu_count() or 2
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="dscache-unpack")
         self._most = 2 * count
-        self._is_alone = beside_a_download
+        self.is_alone = beside_a_download
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Crew:
@@ -43,7 +43,7 @@ class Crew:
 
     def do(self, work: Callable[[], None]) -> None:
         """Have it done; waits while much is still to be done."""
-        if self._is_alone:
+        if self.is_alone:
             work()
             return
         while len(self._pending) >= self._most:

@@ -70,7 +70,8 @@ class _Small:
         self._draft.enter(path.rpartition("/")[0])  # folders are made by one thread only
         self._batch.append((path, data, bool(member.mode & 0o100)))
         self._bytes += len(data)
-        if self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES:
+        is_full = self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES
+        if is_full or self._crew.is_alone:
             self._hand_over()
 
     def finish(self) -> None:
