@@ -53,7 +53,7 @@ def clone(source: str, target: str, *, program: bool = False) -> None:
         with open(source, "rb") as reader:
             appear(target, lambda fd: fcntl.ioctl(fd, _FICLONE, reader.fileno()), program=program)
     elif _MACOS:
-        import ctypes  # late: as above
+        import ctypes  # late: few calls come here
 
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.clonefile(os.fsencode(source), os.fsencode(target), ctypes.c_uint32(0)):
@@ -61,7 +61,7 @@ def clone(source: str, target: str, *, program: bool = False) -> None:
             raise OSError(number, os.strerror(number), source, None, target)
         os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) | stat.S_IWUSR)
     elif _WINDOWS:
-        from reflink_copy import reflink  # late: as above
+        from reflink_copy import reflink  # late, and on this platform alone
 
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)

@@ -8,6 +8,7 @@ mostly a link to one of these and is not read again; an edited hard link is foun
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -24,7 +25,7 @@ _BATCH = 2000
 
 
 class _Check(msgspec.Struct, frozen=True, gc=False):
-    """A file, what it should be, and who needs it. `sha256` is that of its blob or archive.
+    """A file, and what it should be. `sha256` is that of its blob or archive.
 
     `known` is what is known to be wrong with it without a look.
     """
@@ -33,18 +34,13 @@ class _Check(msgspec.Struct, frozen=True, gc=False):
     sha256: str
     size: int
     xxh3_128: str
-    dataset: str
     computes_sha256: bool = False
     known: str = ""
 
-    def damage(self) -> Damage | None:
+    def problem(self) -> str:
         """What is wrong with the file, if anything is."""
-        problem = self.known or self._problem()
-        if not problem:
-            return None
-        return Damage(f"sha256:{self.sha256}", self.path, (self.dataset,), problem)
-
-    def _problem(self) -> str:
+        if self.known:
+            return self.known
         try:
             size = os.stat(self.path).st_size
             if size != self.size:
@@ -64,6 +60,7 @@ def verify(store: Store, records: Sequence[Record], *, full: bool = False) -> Ve
     Raises:
         StorageError: the disk does not let it be read.
     """
+    users = _users(records)
     found: dict[str, Damage] = {}
     checked = 0
     what = "the cache cannot be read"
@@ -71,49 +68,51 @@ def verify(store: Store, records: Sequence[Record], *, full: bool = False) -> Ve
         checks = _checks(store, records, full)
         while batch := list(islice(checks, _BATCH)):
             checked += len(batch)
-            for damage in filter(None, executor.map(_Check.damage, batch)):
-                found[damage.path] = damage
+            for check, problem in zip(batch, executor.map(_Check.problem, batch), strict=True):
+                if problem:
+                    digest = f"sha256:{check.sha256}"
+                    found[check.path] = Damage(
+                        digest, check.path, tuple(users[check.sha256]), problem
+                    )
         views = list(_views(store, records, found.keys()))
     checked += len(records)
-    damages = [_with_users(damage, records) for damage in found.values()]
-    return Verified(checked, checked - len(damages) - len(views), (*damages, *views))
+    return Verified(checked, checked - len(found) - len(views), (*found.values(), *views))
 
 
 def _checks(store: Store, records: Sequence[Record], full: bool) -> Iterator[_Check]:
     """Every file once, however many datasets have it."""
     seen: set[str] = set()
     for record in records:
-        name = str(record.reference)
         for file in record.files:
             path = store.layout.blob(file.sha256)
             if path not in seen:
                 seen.add(path)
-                yield _Check(path, file.sha256, file.size, file.xxh3_128, name, full)
+                yield _Check(path, file.sha256, file.size, file.xxh3_128, full)
         for each in record.trees:
             blob = store.layout.blob(each.sha256)
             if blob not in seen and os.path.exists(blob):  # an archive may be dropped
                 seen.add(blob)
-                yield _Check(blob, each.sha256, each.size, each.xxh3_128, name, full)
+                yield _Check(blob, each.sha256, each.size, each.xxh3_128, full)
             root = store.trees.path(each.sha256, each.recipe)
             if root not in seen:
                 seen.add(root)
-                yield from _members(store, each, name)
+                yield from _members(store, each)
 
 
 def _folder_of(store: Store, each: Unpacked) -> str:
     return store.layout.tree(each.sha256, each.recipe)
 
 
-def _members(store: Store, each: Unpacked, name: str) -> Iterator[_Check]:
+def _members(store: Store, each: Unpacked) -> Iterator[_Check]:
     root = store.trees.path(each.sha256, each.recipe)
     try:
         for member in store.trees.members(each.sha256, each.recipe):
             if member.is_file:
                 path = f"{root}/{member.path}"
-                yield _Check(path, each.sha256, member.size, member.xxh3_128, name)
+                yield _Check(path, each.sha256, member.size, member.xxh3_128)
     except OSError:  # without its list nothing of a tree can be told
         problem = "the list of its members is missing or damaged"
-        yield _Check(_folder_of(store, each), each.sha256, 0, "", name, known=problem)
+        yield _Check(_folder_of(store, each), each.sha256, 0, "", known=problem)
 
 
 def _views(store: Store, records: Sequence[Record], damaged: Container[str]) -> Iterator[Damage]:
@@ -130,12 +129,11 @@ def _views(store: Store, records: Sequence[Record], damaged: Container[str]) -> 
             yield Damage("", folder, (str(record.reference),), problem)
 
 
-def _with_users(damage: Damage, records: Sequence[Record]) -> Damage:
-    """The damage with all datasets that hold the file."""
-    sha256 = damage.digest.removeprefix("sha256:")
-    users = (
-        str(record.reference)
-        for record in records
-        if sha256 in {file.sha256 for file in record.files} | {tree.sha256 for tree in record.trees}
-    )
-    return msgspec.structs.replace(damage, datasets=tuple(users))
+def _users(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The datasets that hold each blob or archive, by its sha256."""
+    users: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        files, trees = record.files, record.trees
+        for sha256 in {each.sha256 for each in files} | {each.sha256 for each in trees}:
+            users[sha256].append(str(record.reference))
+    return users

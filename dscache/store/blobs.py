@@ -22,7 +22,7 @@ from dscache import disk, filesystem
 from dscache.digest import Digest, Sums, fast_sum_of, sums_of
 from dscache.errors import IntegrityError
 from dscache.store.layout import Layout
-from dscache.store.owner import Boot, this_boot
+from dscache.store.owner import Boot, is_running, this_boot
 
 #: Up to this size, in bytes, hashing again is cheaper than keeping a proof, a journal and a lock.
 SMALL = 1 << 20
@@ -52,7 +52,7 @@ class _Proof(msgspec.Struct, frozen=True):
     @property
     def holds(self) -> bool:
         """True if no power cut can have come between measuring and now."""
-        return self.durable or (self.boot is not None and self.boot == this_boot())
+        return self.durable or is_running(self.boot)
 
 
 class Blobs:

@@ -48,6 +48,11 @@ def this_boot() -> Boot | None:
     return Boot(host_name(), boot) if boot else None
 
 
+def is_running(boot: Boot | None) -> bool:
+    """True for the boot that runs now, in which what was written can be read back."""
+    return boot is not None and boot == this_boot()
+
+
 def host_name() -> str:
     """The name by which this machine knows itself."""
     if hasattr(os, "uname"):  # a tenth of what importing `platform` takes

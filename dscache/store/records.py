@@ -19,7 +19,7 @@ from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.model import Dataset, Reference
 from dscache.store.layout import Layout
-from dscache.store.owner import Boot, this_boot
+from dscache.store.owner import Boot, is_running
 
 _MAX_FILE = 1 << 30
 #: A use is written down if the last one is older than this, in seconds.
@@ -116,7 +116,7 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def proven(self) -> bool:
         """True if the bytes can be believed as they are (design: nothing torn is trusted)."""
-        return self.durable or (self.boot is not None and self.boot == this_boot())
+        return self.durable or is_running(self.boot)
 
 
 class Records:

@@ -23,7 +23,7 @@ from dscache.store.blobs import Blob
 from dscache.store.drafts import FILES, MEMBERS, SUMMARY, Draft
 from dscache.store.layout import Layout
 from dscache.store.members import FOLDER, LINK, Member, read
-from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
+from dscache.store.owner import Boot, Owner, is_gone, is_running, this_boot, this_process
 
 _OWNER = "owner.json"
 _MAX_SUMMARY = 4096
@@ -63,7 +63,7 @@ class _Summary(msgspec.Struct, frozen=True):
     @property
     def holds(self) -> bool:
         """True if no power cut can have come between writing and now."""
-        return self.durable or (self.boot is not None and self.boot == this_boot())
+        return self.durable or is_running(self.boot)
 
 
 class Trees:

@@ -51,6 +51,11 @@ class Growing(io.RawIOBase):
             self._changed.notify()
 
     @property
+    def size(self) -> int:
+        """How many bytes are here."""
+        return self._size
+
+    @property
     def is_complete(self) -> bool:
         """True if no more bytes will come."""
         return self._is_complete

@@ -72,8 +72,13 @@ def unpack(archive: Archive, growing: Growing, draft: Draft, rules: Rules) -> No
             stream, damage = compression.opened(file, kind)
             damage += headers.DAMAGE
             windows = Windows(stream, lambda: growing.skip(0))
+            if archive.outer in SINGLE:
+                singles.unpack(windows, draft, rules, archive.place or singles.CONTENT)
+                return
+            if archive.outer == "auto":
+                formats.check_is_tar(windows, archive.name)
             with Crew(beside_a_download=not growing.is_complete) as crew:
-                _unpack_stream(archive, windows, draft, rules, crew)
+                tars.unpack(windows, draft, rules, crew)
     except DscacheError:
         raise
     except damage as error:
@@ -85,14 +90,3 @@ def unpack(archive: Archive, growing: Growing, draft: Draft, rules: Rules) -> No
             "the registry, or fetch it without unpacking",
             file=archive.name,
         ) from error
-
-
-def _unpack_stream(
-    archive: Archive, stream: Windows, draft: Draft, rules: Rules, crew: Crew
-) -> None:
-    if archive.outer in SINGLE:
-        singles.unpack(stream, draft, rules, archive.place or singles.CONTENT)
-        return
-    if archive.outer == "auto":
-        formats.check_is_tar(stream, archive.name)
-    tars.unpack(stream, draft, rules, crew)

@@ -43,7 +43,6 @@ class Unpacking:
         self._executor = executor
         self._growing = Growing(archive.path)
         self._size = archive.size
-        self._here = 0
         self._future: Future[Draft] | None = None
 
     @property
@@ -64,14 +63,13 @@ class Unpacking:
 
     def grow(self, size: int) -> None:
         """The first `size` bytes of the archive are here."""
-        self._here = size
         self._growing.grow(size)
         if size >= _WORTH_IT and self._size:
             self._begin()
 
     def complete(self) -> None:
         """All of it is here."""
-        self.expect(self._here)
+        self.expect(self._growing.size)
         self._growing.complete()
         self._begin()
 
@@ -80,7 +78,6 @@ class Unpacking:
         self.stop()
         self._growing = Growing(self.archive.path)
         self._size = self.archive.size
-        self._here = 0
 
     def stop(self) -> None:
         """End the thread, and remove what it has made."""
