@@ -18,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python docs/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' --numprocesses auto --maxprocesses 4
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak --timeout 1800
