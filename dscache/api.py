@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
-from dscache.cache import Cache, FetchOptions, Patterns, StrPath
+from dscache.cache import Cache, FetchOptions, Patterns
 from dscache.events import Emit
+from dscache.keeping import StrPath
 
 
 def fetch(

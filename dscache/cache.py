@@ -7,25 +7,22 @@ hit does not need are imported where they are called, since importing is most of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from dscache import settings
 from dscache.call import Call, folder_of
 from dscache.errors import DscacheError, NotCached
-from dscache.events import Emit, to_log
+from dscache.events import Emit
 from dscache.fetching import fetch
 from dscache.hits import hit
+from dscache.keeping import Keeping, StrPath
 from dscache.model import Reference
-from dscache.results import Available, Cached, Fetched, Info, Plan, RegistryInUse, Usage, Verified
-from dscache.settings import Settings
+from dscache.results import Available, Fetched, Info, RegistryInUse
 from dscache.view import Target
 from dscache.wishes import Wish
 
 Patterns = str | Iterable[str]
-StrPath = str | os.PathLike[str]
 
 
 class FetchOptions(TypedDict, total=False):
@@ -41,7 +38,7 @@ class FetchOptions(TypedDict, total=False):
     progress: Emit | None
 
 
-class Cache:
+class Cache(Keeping):
     """One cache folder and the verbs on it.
 
     Args:
@@ -49,24 +46,6 @@ class Cache:
         settings: what `dscache.settings.load()` gives; default: read anew at each call, so that
             changes of environment and configuration count.
     """
-
-    def __init__(self, root: StrPath | None = None, *, settings: Settings | None = None) -> None:
-        self._root = None if root is None else folder_of(root)
-        self._settings = settings
-
-    def __repr__(self) -> str:
-        return f"Cache({self.root!r})"
-
-    @property
-    def root(self) -> str:
-        """The cache folder."""
-        return self.settings.cache_dir
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force now."""
-        found = self._settings or settings.load()
-        return found if self._root is None else found.override(cache_dir=self._root)
 
     def fetch(
         self,
@@ -225,13 +204,6 @@ class Cache:
             dataset = call.lookup.find(Reference.parse(name))
             return importing.take(call, dataset, [folder_of(file) for file in files])
 
-    def cached(self) -> list[Cached]:
-        """The datasets in the cache, by registry and name."""
-        from dscache import catalog
-
-        with self._call({}) as call:
-            return catalog.cached(call)
-
     def available(self, text: str = "", *, progress: Emit | None = None) -> list[Available]:
         """The datasets that the registries offer; with `text`, those in which it occurs."""
         from dscache import catalog
@@ -245,59 +217,6 @@ class Cache:
 
         with self._call({"progress": progress}) as call:
             return catalog.info(call, Reference.parse(name))
-
-    def plan_prune(self, names: Iterable[str] = (), *, archives: bool = False) -> Plan:
-        """What `prune` would remove.
-
-        Args:
-            names: only of these datasets, in all versions where none is named; default: of all.
-            archives: the archives of datasets that are unpacked, which nothing reads any more.
-
-        Raises:
-            NotCached: nothing of that name is in the cache.
-            StorageError: a record cannot be read, which might name what is to go.
-        """
-        from dscache import catalog, pruning
-
-        with self._call({}) as call:
-            return pruning.plan(call.store, catalog.recorded(call, names), archives=archives)
-
-    def prune(self, plan: Plan) -> Plan:
-        """Remove what was planned; say what was done.
-
-        What another process has taken up meanwhile is kept.
-
-        Raises:
-            StorageError: the disk does not let it be removed.
-        """
-        from dscache import pruning
-
-        with self._call({}) as call:
-            return pruning.execute(call.store, plan)
-
-    def verify(self, names: Iterable[str] = (), *, full: bool = False) -> Verified:
-        """Read what the cache holds, and compare it with what was stored.
-
-        Args:
-            names: only these datasets, in all versions where none is named; default: all.
-            full: compute the sha256 of every file; default: its xxh3_128, which no accident
-                passes, at the speed of the disk.
-
-        Raises:
-            NotCached: nothing of that name is in the cache.
-            StorageError: the disk does not let it be read.
-        """
-        from dscache import catalog, verifying
-
-        with self._call({}) as call:
-            return verifying.verify(call.store, catalog.recorded(call, names), full=full)
-
-    def usage(self) -> Usage:
-        """What the cache takes on the disk, by dataset."""
-        from dscache import catalog
-
-        with self._call({}) as call:
-            return catalog.usage(call)
 
     def export(self, name: str, *, progress: Emit | None = None) -> str:
         """A dataset as a Pooch registry file: lines of name, hash and URL."""
@@ -354,14 +273,12 @@ class Cache:
         return [fetched[each] if isinstance(each, Wish) else each for each in results]
 
     def _call(self, options: FetchOptions) -> Call:
-        found = self.settings
-        if options.get("offline") is not None:
-            found = found.override(offline=options["offline"])
-        if options.get("refresh"):
-            found = found.override(registry_max_age=0)
-        if options.get("keep_archives") is not None:
-            found = found.override(keep_archives=options["keep_archives"])
-        return Call(found, options.get("progress") or to_log)
+        return self._open(
+            options.get("progress"),
+            offline=options.get("offline"),
+            registry_max_age=0 if options.get("refresh") else None,
+            keep_archives=options.get("keep_archives"),
+        )
 
 
 def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:

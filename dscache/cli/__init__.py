@@ -26,10 +26,10 @@ _COMMANDS = {
     "list": "listing",
     "search": "listing",
     "info": "listing",
-    "usage": "listing",
+    "usage": "usage",
     "config": "listing",
-    "prune": "keeping",
-    "verify": "keeping",
+    "prune": "pruning",
+    "verify": "verifying",
     "registry": "registries",
 }
 _INTERRUPTED, _TERMINATED = 130, 143

@@ -10,7 +10,7 @@ import click
 from dscache import settings
 from dscache.cli import say
 from dscache.cli.options import cache, common, complete_available
-from dscache.cli.tables import bars, columns
+from dscache.cli.tables import columns
 from dscache.model import Artifact
 from dscache.quantities import show_size
 from dscache.results import Available, Info
@@ -100,49 +100,6 @@ def info(name: str, cache_dir: str | None, as_json: bool) -> None:
         click.echo(f"  {_artifact_line(artifact)}")
     if len(dataset.artifacts) > _SHOWN:
         click.echo(f"  and {len(dataset.artifacts) - _SHOWN} more (all with --json)")
-
-
-@click.command()
-@common
-def usage(cache_dir: str | None, as_json: bool) -> None:
-    """Show what the cache takes on the disk, the largest first."""
-    found = cache(cache_dir).usage()
-    if as_json:
-        say.document(
-            {
-                "root": found.root,
-                "bytes": found.bytes,
-                "blobs": found.blobs,
-                "saved_bytes": found.saved_bytes,
-                "datasets": [
-                    {
-                        "name": each.name,
-                        "version": each.version,
-                        "registry": each.registry,
-                        "bytes": each.bytes,
-                        "shared_bytes": each.shared_bytes,
-                        "last_used": say.when(each.last_used),
-                        "held_by": [],
-                    }
-                    for each in found.datasets
-                ],
-            }
-        )
-        return
-    bars(
-        [
-            (
-                f"{each.registry}/{each.name}@{each.version}",
-                each.bytes,
-                f"{show_size(each.shared_bytes)} shared" if each.shared_bytes else "",
-            )
-            for each in found.datasets
-        ]
-    )
-    click.echo(
-        f"{show_size(found.bytes)} in {found.blobs} files below {found.root}; "
-        f"{show_size(found.saved_bytes)} saved by sharing"
-    )
 
 
 @click.command()
@@ -263,4 +220,4 @@ def _shown(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-COMMANDS = {"list": list_, "search": search, "info": info, "usage": usage, "config": config}
+COMMANDS = {"list": list_, "search": search, "info": info, "config": config}
