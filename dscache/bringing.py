@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -30,6 +31,9 @@ from dscache.unpack.rules import Limits as UnpackLimits
 from dscache.wishes import Wish
 
 Outcome = tuple[Wish, Fetched]
+
+#: Wants that are leased with one write.
+_TOGETHER = 1000
 
 
 @dataclass(eq=False)
@@ -87,6 +91,7 @@ class Bringing:
         self._call = call
         self._store = call.store
         self._emit = call.emit
+        self._lease = call.store.leases.new()
 
     def run(self, wishes: Sequence[Wish]) -> Generator[Outcome, None, None]:
         """Yield each wish with its outcome as soon as it is complete or has failed."""
@@ -94,9 +99,11 @@ class Bringing:
         for job in jobs:
             self._tell(job.dataset)
         self._store.prepare()
-        self._bring_manifests([job for job in jobs if job.dataset.manifest])
         others: list[Job] = []
         try:
+            for job in jobs:
+                self._call.hold(job.dataset)
+            self._bring_manifests([job for job in jobs if job.dataset.manifest])
             others = [job for job in jobs if not self._claim(job)]
             if ours := [job for job in jobs if job not in others]:
                 yield from self._bring(ours)
@@ -105,6 +112,15 @@ class Bringing:
         finally:
             for job in jobs:
                 job.release()
+            self._lease.release()
+
+    def deliver(self, wants: Iterable[Want]) -> Generator[Delivered, None, None]:
+        """Bring artifacts into the store and no more: there is no view of them, and no record."""
+        self._store.prepare()
+        try:
+            yield from self._deliver(wants)
+        finally:
+            self._lease.release()
 
     def _tell(self, dataset: Dataset) -> None:
         name = str(dataset.reference)
@@ -174,8 +190,19 @@ class Bringing:
             ),
             offline=settings.offline,
         )
-        delivery = Delivery(self._store, self._call.sources, limits, self._emit)
-        yield from delivery.run(wants)
+        call = self._call
+        delivery = Delivery(self._store, call.sources, limits, self._emit, call.layers)
+        yield from delivery.run(self._leased(wants))
+
+    def _leased(self, wants: Iterable[Want]) -> Iterator[Want]:
+        """The same, each kept from every prune before it is looked for."""
+        wants = iter(wants)
+        while batch := list(islice(wants, _TOGETHER)):
+            with disk.storage_errors("the cache cannot be written"):
+                digests = [digest for each in batch for digest in each.artifact.digests]
+                self._lease.announce(digests)
+            self._call.let_pass(filter(None, map(self._store.blobs.known_as, digests)), "files")
+            yield from batch
 
     def _plan(self, job: Job) -> Iterable[Artifact]:
         """The artifacts that are asked for; a manifest's are read as they are needed."""
@@ -212,7 +239,8 @@ class Bringing:
                 recording.unpacked(self._store, job.wish, artifact, tree)
                 for artifact, tree in job.trees
             ]
-            return recording.record(self._store, job.wish, job.files, trees, status)
+            came = recording.Came(job.files, trees, (job.manifest.sha256,) if job.manifest else ())
+            return recording.record(self._store, job.wish, came, status)
 
 
 def _wants(plans: Sequence[Iterable[Artifact]]) -> Iterator[Want]:

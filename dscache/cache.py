@@ -7,7 +7,8 @@ hit does not need are imported where they are called, since importing is most of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -15,8 +16,8 @@ from dscache.call import Call, folder_of
 from dscache.errors import DscacheError, NotCached
 from dscache.events import Emit
 from dscache.fetching import fetch
-from dscache.hits import hit
 from dscache.keeping import Keeping, StrPath
+from dscache.layers import standing
 from dscache.model import Reference
 from dscache.results import Available, Fetched, Info, RegistryInUse
 from dscache.view import Target
@@ -115,6 +116,23 @@ class Cache(Keeping):
         """As `fetch_many`, with all there is to say on each name; errors stand in the results."""
         return self._fetch(names, _target(options, separate=len(names) > 1), options)
 
+    @contextmanager
+    def hold(self, name: str, **options: Unpack[FetchOptions]) -> Iterator[Path]:
+        """As `fetch`, and no prune takes the dataset before the end of the `with` block.
+
+        What `fetch` returns is kept until the process ends; this ends earlier.
+        """
+        with self._call(options) as call:
+            lease = call.store.leases.new()
+        with lease:
+            with self._call(options) as call:
+                call.lease = lease
+                wish = Wish(
+                    call.lookup.find(Reference.parse(name)), _patterns(options.get("files"))
+                )
+                path = fetch(call, [wish], _target(options))[wish].unwrap()
+            yield path
+
     def retrieve(
         self,
         url: str,
@@ -179,7 +197,7 @@ class Cache(Keeping):
         """As `path`, with all there is to say."""
         with self._call({"offline": True}) as call:
             wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
-            found = hit(call.store, wish)
+            _, found = standing(call, wish)
         if found is None:
             raise NotCached(
                 f"{name} is not in the cache" + (" completely" if not files else ""),

@@ -7,12 +7,15 @@ thread outlives it: a fork or a notebook's event loop never meets one.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dscache.errors import UsageError
-from dscache.events import Emit
+from dscache.errors import StorageError, UsageError
+from dscache.events import Emit, Notice, Waiting
+from dscache.filesystem import READ_ONLY
+from dscache.model import Dataset
 from dscache.registry.lookup import Lookup
 from dscache.registry.places import Folder, Place, Prefix, limit_of
 from dscache.settings import Settings
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from dscache.sources.dispatch import Sources
     from dscache.sources.retry import Policy
     from dscache.sources.small import Answer
+    from dscache.store.leases import Lease
 
 
 class Call:
@@ -34,6 +38,7 @@ class Call:
             settings.cache_dir,
             durability=settings.durability,
             lock_timeout=settings.lock_timeout,
+            emit=emit,
         )
         self.lookup = Lookup(settings, self.open_place, emit)
 
@@ -50,11 +55,61 @@ class Call:
             self.sources.close()
 
     @cached_property
+    def lease(self) -> Lease:
+        """What keeps what the call gives out; by default as long as the process lives."""
+        return self.store.leases.of_process()
+
+    def hold(self, dataset: Dataset) -> bool:
+        """Keep a dataset from every prune; True if it was not held before.
+
+        Who is told that it was not looks again whether the dataset is there.
+        """
+        try:
+            is_new = self.lease.add(dataset.mark)
+        except OSError as error:
+            if error.errno not in READ_ONLY:  # who may not write to a cache does not prune it
+                reason = os.strerror(error.errno or 0)
+                self.emit(Notice(f"{dataset.name} is not kept from a prune: {reason}"))
+            return False
+        if is_new:
+            self.let_pass([dataset.mark], str(dataset.reference))
+        return is_new
+
+    def let_pass(self, what: Iterable[str], name: str) -> None:
+        """Wait for prunes that are just removing any of these (marks, or sha256 of blobs)."""
+        self.store.removals.wait(what, lambda holder: self.emit(Waiting(name, holder)))
+
+    @cached_property
     def sources(self) -> Sources:
         """What serves URLs; made on first use, since a hit needs none."""
         from dscache.sources.dispatch import Sources
 
         return Sources(self.settings, self.store.layout.parts, self.emit)
+
+    @cached_property
+    def layers(self) -> list[Store]:
+        """The caches of others that are looked into before one's own, in their order."""
+        found: list[Store] = []
+        own = os.path.realpath(self.settings.cache_dir)
+        for folder in map(folder_of, self.settings.read_from):
+            try:
+                layer = Store(folder, read_only=True)
+                if not os.path.exists(layer.layout.version):
+                    raise StorageError("there is no cache in it")
+            except StorageError as error:
+                self._tell_left_out(folder, error)
+            else:
+                if os.path.realpath(folder) != own:
+                    found.append(layer)
+        return found
+
+    def leave_out(self, layer: Store, error: StorageError) -> None:
+        """Look into a layer no more, since it cannot be read."""
+        self.layers.remove(layer)
+        self._tell_left_out(layer.layout.root, error)
+
+    def _tell_left_out(self, folder: str, error: StorageError) -> None:
+        self.emit(Notice(f"{folder} (`read_from`) is left out: {error}"))
 
     @property
     def policy(self) -> Policy:

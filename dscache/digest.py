@@ -39,7 +39,8 @@ HEX_LENGTH = {
 }
 WEAK = frozenset({"md5", "sha1", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})
 
-_CHUNK = 1 << 20
+#: So much is read at a time: it is hashed before it leaves the second-level cache of its core.
+_CHUNK = 1 << 18
 _HEX = re.compile(r"[0-9a-f]*")
 
 
@@ -151,9 +152,39 @@ def fast_sum_of(path: str) -> str:
     return fast.hexdigest()
 
 
-def _read(path: str, take: Callable[[memoryview], object]) -> None:
+class Reader:
+    """Hashes whole files, one after the other, through one buffer; made for one thread.
+
+    Files are read and not mapped: one that is cut off meanwhile, or that the disk does not give
+    out, would end the process.
+
+    Args:
+        pace: called with the number of bytes after each read; may wait, or raise to end it.
+    """
+
+    def __init__(self, pace: Callable[[int], object]) -> None:
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self._pace = pace
+
+    def sum_of(self, path: str, algorithm: str) -> str:
+        """The hash of a file in hex."""
+        made = hasher(algorithm)
+        update, pace = made.update, self._pace
+
+        def take(data: memoryview) -> None:
+            update(data)
+            pace(len(data))
+
+        _read(path, take, self._buffer)
+        return made.hexdigest()
+
+
+def _read(
+    path: str, take: Callable[[memoryview], object], buffer: memoryview | None = None
+) -> None:
     with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        buffer = memoryview(bytearray(min(size, _CHUNK) or 1))
+        if buffer is None:
+            size = os.fstat(file.fileno()).st_size
+            buffer = memoryview(bytearray(min(size, _CHUNK) or 1))
         while count := file.readinto(buffer):
             take(buffer[:count])

@@ -64,7 +64,11 @@ def names(folder: str) -> list[str]:
 
 def allocated(path: str) -> int:
     """Bytes of the disk that a file takes where its system tells, else its length."""
-    found = os.stat(path)
+    return taken(os.stat(path))
+
+
+def taken(found: os.stat_result) -> int:
+    """As `allocated`, of a file that was looked at already."""
     return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
 
 
@@ -98,13 +102,35 @@ def storage_error(what: str, error: OSError, **facts: str | int) -> StorageError
         errno.ENOSPC: "the disk is full; free some space and run the same command again: "
         "what has arrived is kept",
         errno.EDQUOT: "the disk quota is used up; what has arrived is kept",
-        errno.EACCES: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
-        errno.EPERM: "set DSCACHE_DIR or --cache-dir to a folder that you may write to",
         errno.EROFS: "the file system is read-only: set DSCACHE_DIR or --cache-dir to another",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
     path = error.filename2 or error.filename  # where two are named, the second is the target
     where = f" ({path})" if path else ""
-    return StorageError(
-        f"{what}: {reason}{where}", hint=hints.get(error.errno or 0, ""), errno=error.errno, **facts
+    is_closed = error.errno in (errno.EACCES, errno.EPERM)
+    hint = _closed(path) if is_closed else hints.get(error.errno or 0, "")
+    return StorageError(f"{what}: {reason}{where}", hint=hint, errno=error.errno, **facts)
+
+
+def _closed(path: object) -> str:
+    """What to do about a place that may not be written to."""
+    advice = "set DSCACHE_DIR or --cache-dir to a folder that you may write to"
+    owner = _closed_by(path) if isinstance(path, str) and hasattr(os, "geteuid") else None
+    if owner is None:
+        return advice
+    return (
+        f"it belongs to user {owner}, and is closed to you; in a cache of a group everybody sets "
+        f"`umask 002`, and opens with `chmod g+ws` what folders they have made without; or {advice}"
     )
+
+
+def _closed_by(path: str) -> int | None:
+    """The other user whose folder, or file, refuses to be written to."""
+    for each in (os.path.dirname(path), path):
+        try:
+            owner = os.stat(each).st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid() and not os.access(each, os.W_OK):
+            return owner
+    return None

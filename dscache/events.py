@@ -55,6 +55,15 @@ class Extracted(msgspec.Struct, frozen=True):
     size: int
 
 
+class Checked(msgspec.Struct, frozen=True):
+    """Of what is being verified `files` of `total` files have been read, `done` of `size` bytes."""
+
+    files: int
+    total: int
+    done: int
+    size: int
+
+
 class Retrying(msgspec.Struct, frozen=True):
     """A connection failed; the same source is asked again in `delay` seconds."""
 
@@ -91,6 +100,7 @@ Event = (
     | Finished
     | Failed
     | Extracted
+    | Checked
     | Retrying
     | Linked
     | Waiting

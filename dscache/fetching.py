@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -10,12 +10,19 @@ from msgspec.structs import replace
 
 from dscache import view
 from dscache.call import Call
-from dscache.errors import DscacheError
+from dscache.errors import DscacheError, StorageError
 from dscache.events import Notice
 from dscache.hits import hit, is_listed, view_of
+from dscache.layers import layered
 from dscache.quantities import show_size
 from dscache.results import Fetched
+from dscache.store import Store
+from dscache.store.counters import Counts
+from dscache.store.roots import HARDLINKED, SYMLINKED, needs
 from dscache.wishes import Wish
+
+#: Ways of placing after which the user's folder still has to do with the cache.
+_ROOTS = {"symlink": SYMLINKED, "hardlink": HARDLINKED}
 
 
 def fetch(
@@ -23,6 +30,7 @@ def fetch(
 ) -> dict[Wish, Fetched]:
     """The outcome of every wish, in the user's folder `target` if there is one."""
     results: dict[Wish, Fetched] = {}
+    stores: dict[Wish, Store] = {}
     misses: list[Wish] = []
     for wish in wishes:
         dataset = wish.dataset
@@ -30,22 +38,40 @@ def fetch(
             withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
             call.emit(Notice(withdrawn))
         try:
-            found = hit(call.store, wish)
-            if found and target and not is_listed(call.store, wish.dataset):
+            stores[wish], found = _look(call, wish)
+            if found and target and not is_listed(stores[wish], wish.dataset):
                 found = None  # what to place is not known any more
         except DscacheError as error:
             found = wish.failed(error)
         if found:
             results[wish] = found
         else:
+            stores[wish] = call.store
             misses.append(wish)
     if misses:
-        results |= _bring(call, misses)
+        results |= (brought := _bring(call, misses))
+        call.store.counters.add(_counted(brought.values()))
         if not call.settings.keep_archives:
             _drop_archives(call, misses)
+        if call.settings.auto_prune and call.settings.max_size:
+            _keep_to_budget(call)
     if target is None:
         return results
-    return {wish: _placed(call, wish, found, target) for wish, found in results.items()}
+    return {
+        wish: found if found.error else _placed(call, stores[wish], wish, found, target)
+        for wish, found in results.items()
+    }
+
+
+def _look(call: Call, wish: Wish) -> tuple[Store, Fetched | None]:
+    """What stands in a layer, or in the cache, where it is kept from now on."""
+    store, found = layered(call, wish)
+    if found is None:
+        found = hit(store, wish)
+        if found and call.hold(wish.dataset):
+            found = hit(store, wish)  # a prune may have come between
+            store.counters.add(Counts(hits=1, saved=found.size if found else 0))
+    return store, found
 
 
 def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
@@ -66,21 +92,50 @@ def _drop_archives(call: Call, wishes: Sequence[Wish]) -> None:
     """Give up the archives of which all is unpacked now."""
     from dscache import pruning  # late: a hit drops nothing
 
-    records = [call.store.records.get(wish.dataset) for wish in wishes]
-    named = [record for record in records if record]
-    pruning.execute(call.store, pruning.plan(call.store, named, archives=True))
+    limits = pruning.Limits.of(call.settings)
+    named = [wish.dataset.reference for wish in wishes if call.store.records.get(wish.dataset)]
+    try:
+        plan = pruning.plan(call.store, named, pruning.Policy(archives=True), limits)
+        pruning.execute(call.store, plan, limits)
+    except StorageError as error:  # what was asked for is here all the same
+        call.emit(Notice(f"archives are kept: {error}"))
 
 
-def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetched:
-    """Put what was fetched into the user's folder, and say how."""
-    record = call.store.records.get(wish.dataset)
-    if found.error or record is None:
+def _keep_to_budget(call: Call) -> None:
+    """Prune what is too much, but for what anybody holds, this process included."""
+    from dscache import pruning  # late, as above
+
+    limits = pruning.Limits.of(call.settings)
+    try:
+        plan = pruning.plan(call.store, (), pruning.Policy(max_size=call.settings.max_size), limits)
+        done = pruning.execute(call.store, plan, limits)
+    except StorageError as error:  # what was asked for is here all the same
+        call.emit(Notice(f"nothing was pruned: {error}"))
+        return
+    gone = [row.name for row in done.removed if row.kind == "dataset"]
+    if gone:
+        freed = show_size(done.freed_bytes)
+        call.emit(Notice(f"to keep to `max_size`, pruned {', '.join(gone)}; freed {freed}"))
+
+
+def _counted(results: Iterable[Fetched]) -> Counts:
+    downloaded = saved = 0
+    for found in results:
+        downloaded += found.bytes_downloaded
+        saved += found.size if found.status == "linked" else 0
+    return Counts(downloaded=downloaded, saved=saved)
+
+
+def _placed(call: Call, store: Store, wish: Wish, found: Fetched, target: view.Target) -> Fetched:
+    """Put what stands in a store into the user's folder, and say how."""
+    record = store.records.get(wish.dataset)
+    if record is None:
         return found
     folder = f"{target.folder}/{wish.dataset.name}" if target.separate else target.folder
     wants = wish.wants if wish.patterns else None
-    items = view.Contents(call.store, record.files, record.trees, wants)
+    items = view.Contents(store, record.files, record.trees, wants)
     count = 0 if wants else len(record.files) + sum(each.files for each in record.trees)
-    source = view_of(call.store, wish.dataset)
+    source = view_of(store, wish.dataset)
     if target.mode == "auto":
         target = replace(target, mode=call.settings.link)
     try:
@@ -90,5 +145,10 @@ def _placed(call: Call, wish: Wish, found: Fetched, target: view.Target) -> Fetc
     copied = f": {show_size(placed.copied)} were copied" if placed.copied else ""
     why = f" ({placed.why})" if placed.why else ""
     call.emit(Notice(f"{wish.dataset.name}: placed in {folder} by {placed.mode}{why}{copied}"))
+    if store is call.store and placed.mode in _ROOTS:
+        try:
+            call.store.roots.register(needs(_ROOTS[placed.mode], folder, [wish.dataset.mark]))
+        except StorageError as error:
+            call.emit(Notice(f"a prune may take what {folder} shows: {error}"))
     path = Path(folder, Path(found.unwrap()).relative_to(source))
     return replace(found, path=path, link=placed.mode)

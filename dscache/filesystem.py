@@ -129,6 +129,16 @@ def _write_some(fd: int, data: memoryview, offset: int) -> int:
     return os.write(fd, data)
 
 
+def append(path: str, data: bytes) -> None:
+    """Add to the end of a file, made if need be, in one step that no other process can part."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
 def reserve(fd: int, size: int) -> None:
     """Take the room on the disk for the first `size` bytes of a file, without making it longer.
 
@@ -260,6 +270,14 @@ def make_folder(path: str) -> None:
 def new_folder(path: str) -> None:
     """Make a folder that must not exist, in one that does."""
     os.mkdir(path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder that must be empty; that it is gone already is fine."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
 
 
 def remove_tree(path: str) -> None:

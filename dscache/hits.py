@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from msgspec import structs
 
@@ -15,7 +17,8 @@ from dscache import view
 from dscache.errors import StorageError
 from dscache.model import Dataset
 from dscache.results import Fetched
-from dscache.store import Blob, Record, Store
+from dscache.store import Record, Store
+from dscache.store.owner import this_boot
 from dscache.store.records import LOOKED_AT
 from dscache.wishes import Wish
 
@@ -101,32 +104,83 @@ def _listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
 
 
 def prove(store: Store, record: Record) -> bool:
-    """Verify what a power cut could have torn, then make it durable. False if something is torn."""
-    blobs: list[Blob] = []
-    for file in record.files:
-        blob = store.blobs.verify(file.sha256, file.size, file.xxh3_128)
-        if blob is None:
-            return False
-        blobs.append(blob)
+    """Verify what a power cut could have torn, then make it durable. False if something is torn.
+
+    Where that cannot be written down, as in a cache of others, each process verifies it once.
+    """
+    facts = (record.created, record.boot, len(record.files), len(record.trees), this_boot())
+    try:
+        _prove_once(_Doubt(store.layout.record(record.mark), facts, store, record))
+    except _Torn:
+        return False
+    return True
+
+
+class _Torn(Exception):
+    """What a record names is not what it was; to be raised, since what is raised is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A record that nothing proves yet: the same one as long as it is not written anew."""
+
+    path: str
+    facts: tuple[object, ...]
+    store: Store = field(compare=False)
+    record: Record = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _prove_once(doubt: _Doubt) -> None:
+    if not _is_proven(doubt.store, doubt.record):
+        raise _Torn
+
+
+def _is_proven(store: Store, record: Record) -> bool:
+    if not all(store.blobs.verify(each.sha256, each.size, each.xxh3_128) for each in record.files):
+        return False
     if not all(store.trees.find(each.sha256, each.recipe) for each in record.trees):
         return False
-    folder = store.layout.view(record.registry, record.name, record.version, record.content)
-
-    def stands(path: str) -> bool:
-        return os.path.lexists(f"{folder}/{path}")
-
-    # Of archives that were unpacked for a selection, the others must not come into the view.
-    is_open = any(not each.complete for each in record.trees)
-    contents = view.Contents(store, record.files, record.trees, stands if is_open else None)
+    folder, contents = folder_of(store, record), contents_of(store, record)
+    if store.read_only:
+        return view.is_sound(folder, contents)
     try:
-        view.build(folder, contents)
-        for blob in blobs:
-            store.blobs.sync(blob)
-        for each in record.trees:
-            store.trees.sync(each.sha256, each.recipe)
-        view.sync(folder, contents)
-        store.records.put(structs.replace(record, durable=True))
+        make_durable(store, record)
     except StorageError:
         # A full or read-only disk: what is right can be used, and is verified again next time.
         return view.is_sound(folder, contents)
     return True
+
+
+def make_durable(store: Store, record: Record) -> None:
+    """Mend the view of a record of which all was found right, bring it to the disk, and note that.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    folder, contents = folder_of(store, record), contents_of(store, record)
+    view.build(folder, contents)
+    store.sync(record.files)
+    for each in record.trees:
+        store.trees.sync(each.sha256, each.recipe)
+    view.sync(folder, contents)
+    store.records.put(structs.replace(record, durable=True))
+
+
+def folder_of(store: Store, record: Record) -> str:
+    """The view of a record."""
+    return store.layout.view(record.registry, record.name, record.version, record.content)
+
+
+def contents_of(store: Store, record: Record) -> view.Contents:
+    """What has to stand in the view of a record.
+
+    Of archives that were unpacked for a selection that is what does, and what its links lead to.
+    """
+    folder = folder_of(store, record)
+
+    def stands(path: str) -> bool:
+        return os.path.lexists(f"{folder}/{path}")
+
+    is_open = any(not each.complete for each in record.trees)
+    return view.Contents(store, record.files, record.trees, stands if is_open else None)

@@ -10,13 +10,13 @@ import os
 import secrets
 from collections.abc import Sequence
 
-from dscache import copying, disk, fetching, filesystem
+from dscache import copying, disk, fetching, filesystem, recording
 from dscache.call import Call
 from dscache.digest import Sums, sums_of
 from dscache.errors import IntegrityError, NotFound
 from dscache.model import Artifact, Dataset
 from dscache.results import Fetched
-from dscache.store import Store
+from dscache.store import Blob, Store
 from dscache.transfer.here import is_here
 from dscache.wishes import Wish
 
@@ -32,12 +32,14 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
     if dataset.manifest:
         raise NotFound(f"{dataset.reference} has a manifest; its files cannot be imported")
     call.store.prepare()
-    for file in files:
-        _take(call.store, dataset, file)
     wish = Wish(dataset)
-    missing = [each for each in dataset.artifacts if not is_here(call.store, each)]
-    if not missing:
-        return fetching.fetch(call, [wish])[wish]
+    with call.store.leases.new() as lease:
+        with disk.storage_errors("the cache cannot be written"):
+            lease.announce(digest for each in dataset.artifacts for digest in each.digests)
+        taken = [_take(call.store, dataset, file) for file in files]
+        if all(is_here(call.store, each) for each in dataset.artifacts):
+            return fetching.fetch(call, [wish])[wish]
+        recording.keep(call.store, wish, [blob.sha256 for blob in taken])
     return Fetched(
         dataset.name,
         dataset.version,
@@ -47,7 +49,7 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
     )
 
 
-def _take(store: Store, dataset: Dataset, file: str) -> None:
+def _take(store: Store, dataset: Dataset, file: str) -> Blob:
     if not os.path.isfile(file):
         raise NotFound(f"there is no file {file}", file=file)
     size = os.path.getsize(file)
@@ -63,7 +65,7 @@ def _take(store: Store, dataset: Dataset, file: str) -> None:
             if artifact is None:
                 raise _no_match(dataset, file, f"its sha256 is {sums['sha256']}")
             size = os.path.getsize(temporary)  # which is what was hashed
-            store.blobs.publish_file(temporary, size, sums, artifact.digests)
+            return store.blobs.publish_file(temporary, size, sums, artifact.digests)
         except BaseException:
             filesystem.drop(temporary)
             raise

@@ -8,10 +8,15 @@ from typing import Any
 
 from dscache import settings
 from dscache.call import Call, folder_of
+from dscache.errors import UsageError
 from dscache.events import Emit, to_log
+from dscache.model import Reference
+from dscache.quantities import parse_duration, parse_size
 from dscache.results import Cached, Plan, Usage, Verified
 from dscache.settings import Settings
 
+#: What `Keeping.usage` can group by.
+USAGE_BY = ("dataset", "registry", "project", "age")
 StrPath = str | os.PathLike[str]
 
 
@@ -43,58 +48,132 @@ class Keeping:
         with self._open() as call:
             return catalog.cached(call)
 
-    def plan_prune(self, names: Iterable[str] = (), *, archives: bool = False) -> Plan:
-        """What `prune` would remove.
+    def plan_prune(
+        self,
+        names: Iterable[str] = (),
+        *,
+        older_than: str | float | None = None,
+        max_size: str | float | None = None,
+        free: str | float | None = None,
+        archives: bool = False,
+        all: bool = False,  # noqa: A002 - as the option is called
+    ) -> Plan:
+        """What `prune` would remove. Policies add up; without any, garbage alone.
 
         Args:
-            names: only of these datasets, in all versions where none is named; default: of all.
+            names: only of these datasets, in all versions where none is named, and no garbage;
+                without a policy, they are what goes.
+            older_than: datasets not used for so long: `"30d"`, or seconds.
+            max_size: the least recently used, until the cache has so many bytes: `"100GB"`;
+                where nothing else is asked for, the setting counts.
+            free: the least recently used, until the disk has so many bytes free.
             archives: the archives of datasets that are unpacked, which nothing reads any more.
+            all: every dataset.
 
         Raises:
+            UsageError: a name, size or time is malformed.
             NotCached: nothing of that name is in the cache.
-            StorageError: a record cannot be read, which might name what is to go.
+            StorageError: the cache cannot be read.
         """
-        from dscache import catalog, pruning
+        from dscache import pruning
 
+        references = [Reference.parse(name) for name in names]
         with self._open() as call:
-            return pruning.plan(call.store, catalog.recorded(call, names), archives=archives)
+            policy = pruning.Policy(
+                older_than=None if older_than is None else parse_duration(older_than),
+                max_size=None if max_size is None else parse_size(max_size),
+                free=None if free is None else parse_size(free),
+                archives=archives,
+                all=all,
+            )
+            if policy.is_empty and not references and call.settings.max_size:
+                policy = pruning.Policy(max_size=call.settings.max_size)
+            return pruning.plan(call.store, references, policy, pruning.Limits.of(call.settings))
 
     def prune(self, plan: Plan) -> Plan:
         """Remove what was planned; say what was done.
 
-        What another process has taken up meanwhile is kept.
+        What is needed by now is kept.
 
         Raises:
-            StorageError: the disk does not let it be removed.
+            StorageError: the cache cannot be written.
         """
         from dscache import pruning
 
         with self._open() as call:
-            return pruning.execute(call.store, plan)
+            return pruning.execute(call.store, plan, pruning.Limits.of(call.settings))
 
-    def verify(self, names: Iterable[str] = (), *, full: bool = False) -> Verified:
-        """Read what the cache holds, and compare it with what was stored.
+    def pin(self, name: str) -> Cached:
+        """Keep a dataset from every prune until it is unpinned.
 
         Args:
-            names: only these datasets, in all versions where none is named; default: all.
-            full: compute the sha256 of every file; default: its xxh3_128, which no accident
-                passes, at the speed of the disk.
+            name: `[registry/]name[@version]`; without a version the current one.
+
+        Raises:
+            NotCached: it is not in the cache.
+        """
+        from dscache import pinning
+
+        with self._open() as call:
+            return pinning.pin(call, Reference.parse(name))
+
+    def unpin(self, name: str) -> Cached:
+        """Let a dataset go with the next prune that wants it; raises as `pin`."""
+        from dscache import pinning
+
+        with self._open() as call:
+            return pinning.unpin(call, Reference.parse(name))
+
+    def verify(
+        self,
+        names: Iterable[str] = (),
+        *,
+        full: bool = False,
+        repair: bool = False,
+        limit_rate: str | int = 0,
+        progress: Emit | None = None,
+    ) -> Verified:
+        """Read what the cache holds, and compare it with what was stored, on all cores.
+
+        One that was interrupted goes on where it was, if it is asked for again within a day.
+
+        Args:
+            names: only these datasets, in all versions where none is named; default: all, and
+                what no dataset names.
+            full: compute the sha256 of every file that has one; default: its xxh3_128, which no
+                accident passes, at the speed of the disk.
+            repair: bring damaged files again, and mend what was made of them. What was damaged
+                is kept in `quarantine/`.
+            limit_rate: bytes that are read in a second, as `"200MB"`; 0 for no limit.
+            progress: called with each event of `dscache.events`; default: notices are logged.
 
         Raises:
             NotCached: nothing of that name is in the cache.
-            StorageError: the disk does not let it be read.
+            UsageError: a name or rate is malformed.
+            StorageError: the disk does not let it be read, or written where it is to be repaired.
         """
-        from dscache import catalog, verifying
+        from dscache import verifying
 
+        question = verifying.Question(tuple(names), full, repair, parse_size(limit_rate))
+        with self._open(progress) as call:
+            return verifying.verify(call, question)
+
+    def usage(self, by: str = "dataset") -> Usage:
+        """What the cache takes on the disk, by dataset.
+
+        Args:
+            by: "registry", "project" or "age" makes groups as well.
+
+        Raises:
+            UsageError: there is no such grouping.
+            StorageError: the cache cannot be read.
+        """
+        from dscache import usage
+
+        if by not in USAGE_BY:
+            raise UsageError(f"{by!r} is none of {', '.join(USAGE_BY)}")
         with self._open() as call:
-            return verifying.verify(call.store, catalog.recorded(call, names), full=full)
-
-    def usage(self) -> Usage:
-        """What the cache takes on the disk, by dataset."""
-        from dscache import catalog
-
-        with self._open() as call:
-            return catalog.usage(call)
+            return usage.usage(call, by)
 
     def _open(self, progress: Emit | None = None, **arguments: Any) -> Call:
         """A call with the settings in force now; arguments that are not None go before them."""

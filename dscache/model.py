@@ -276,6 +276,11 @@ class Dataset(msgspec.Struct, frozen=True):
         return Reference(self.name, self.registry, self.version)
 
     @property
+    def mark(self) -> str:
+        """What tells this content of this dataset from all others in a cache."""
+        return mark_of(self.registry, self.name, self.version, self.content)
+
+    @property
     def size(self) -> int | None:
         """Bytes of all artifacts; None where one size is not known."""
         if self.manifest:
@@ -288,6 +293,11 @@ class Dataset(msgspec.Struct, frozen=True):
         """True where the registry gives no strong hash for some file (trust on first use)."""
         files = (self.manifest.file,) if self.manifest else self.artifacts
         return any(not file.identity or file.identity.weak for file in files)
+
+
+def mark_of(registry: str, name: str, version: str, content: str) -> str:
+    """One content of one dataset: `registry/name@version+` and 8 hex digits of the content."""
+    return f"{registry}/{name}@{version}+{content[:8]}"
 
 
 def content_of(artifacts: Iterable[Artifact], manifest: Manifest | None = None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
+import msgspec
 from msgspec.structs import replace
 
 from dscache import view
@@ -22,9 +23,15 @@ from dscache.wishes import Wish
 _LISTED = 5
 
 
-def record(
-    store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unpacked], status: str
-) -> Fetched:
+class Came(msgspec.Struct, frozen=True):
+    """What has come of a dataset: its files, its trees, and the sha256 of what no view shows."""
+
+    files: Sequence[File] = ()
+    trees: Sequence[Unpacked] = ()
+    keeps: tuple[str, ...] = ()
+
+
+def record(store: Store, wish: Wish, came: Came, status: str) -> Fetched:
     """Make the view of what has come, write the record, and say what there is now.
 
     Raises:
@@ -34,21 +41,31 @@ def record(
     """
     if found := hit(store, wish):  # another process finished it meanwhile
         return replace(found, status=status)
-    contents = view.Contents(store, files, trees, wish.wants if wish.patterns else None)
-    is_some, size = bool(trees) and not wish.patterns, 0
+    wants = wish.wants if wish.patterns else None
+    contents = view.Contents(store, came.files, came.trees, wants)
+    is_some, size = bool(came.trees) and not wish.patterns, 0
     for item in contents:
         is_some, size = True, size + item.size
     if not is_some:
-        raise _no_match(store, wish, files, trees)
+        raise _no_match(store, wish, came)
     folder = view_of(store, wish.dataset)
     view.build(folder, contents)
     if store.durable:
-        store.sync(files)
-        for each in trees:
+        store.sync(came.files)
+        for each in came.trees:
             store.trees.sync(each.sha256, each.recipe)
         view.sync(folder, contents)
-    store.records.put(_merged(store, wish, files, trees))
+    store.records.put(_merged(store, wish, came))
     return wish.fetched(folder, size, status)
+
+
+def keep(store: Store, wish: Wish, keeps: Iterable[str]) -> None:
+    """Record of a dataset that is not complete what is here of it, by sha256.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    store.records.put(_merged(store, wish, Came(keeps=tuple(keeps))))
 
 
 def unpacked(store: Store, wish: Wish, artifact: Artifact, tree: Tree) -> Unpacked:
@@ -69,15 +86,15 @@ def unpacked(store: Store, wish: Wish, artifact: Artifact, tree: Tree) -> Unpack
     return replace(row, looks=looks)
 
 
-def _merged(store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unpacked]) -> Record:
+def _merged(store: Store, wish: Wish, came: Came) -> Record:
     """The record of these and of what an earlier selection brought."""
     dataset = wish.dataset
     earlier = store.records.get(dataset)
     if earlier and not (earlier.proven or prove(store, earlier)):
         earlier = None
-    all_files = {file.path: file for file in (*(earlier.files if earlier else ()), *files)}
+    all_files = {file.path: file for file in (*(earlier.files if earlier else ()), *came.files)}
     all_trees = {each.path: each for each in (earlier.trees if earlier else ())}
-    for each in trees:
+    for each in came.trees:
         before = all_trees.get(each.path)
         is_complete = each.complete or (before is not None and before.complete)
         all_trees[each.path] = replace(each, complete=is_complete)
@@ -89,6 +106,7 @@ def _merged(store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unp
             artifact.path in (unpacked if artifact.unpack else all_files)
             for artifact in dataset.artifacts
         )
+    kept = earlier.keeps if earlier and not complete else ()
     return Record(
         registry=dataset.registry,
         name=dataset.name,
@@ -103,13 +121,12 @@ def _merged(store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unp
         summary=dataset.summary,
         url=dataset.base,
         first_use=dataset.first_use,
+        keeps=tuple(dict.fromkeys((*kept, *came.keeps))),
     )
 
 
-def _no_match(
-    store: Store, wish: Wish, files: Sequence[File], trees: Sequence[Unpacked]
-) -> NotFound:
-    there = (item.path for item in view.Contents(store, files, trees))
+def _no_match(store: Store, wish: Wish, came: Came) -> NotFound:
+    there = (item.path for item in view.Contents(store, came.files, came.trees))
     known = list(islice(there, _LISTED + 1))
     paths = known or [artifact.path for artifact in wish.dataset.artifacts]
     shown = ", ".join(paths[:_LISTED]) + (", …" if len(paths) > _LISTED else "")

@@ -8,6 +8,7 @@ import msgspec
 
 from dscache.errors import DscacheError
 from dscache.model import Dataset
+from dscache.store.counters import Counts
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class Cached(msgspec.Struct, frozen=True):
     bytes: int
     last_used: float
     complete: bool
+    pinned: bool = False
 
 
 class Available(msgspec.Struct, frozen=True):
@@ -67,13 +69,21 @@ class Available(msgspec.Struct, frozen=True):
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """Something that may go: kind, name, bytes on the disk, why, and the sha256 of its blob."""
+    """Something that may go.
+
+    Attributes:
+        kind: "dataset", "archive", "blob", "tree", "part", "quarantine", "lease", "record", "root".
+        bytes: what goes with it; what datasets share goes with the last of them.
+        target: how the store knows it: mark, sha256 or path.
+        last_used: of a dataset, in seconds since 1970.
+    """
 
     kind: str
     name: str
     bytes: int
     reason: str
-    sha256: str
+    target: str
+    last_used: float | None = None
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -106,11 +116,17 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """How many files and views were looked at, how many are right, and which are not."""
+    """How many files and views were looked at, how many are right now, and which are not.
+
+    Attributes:
+        corrupt: what remains.
+        repaired: what was found and is right again.
+    """
 
     checked: int
     ok: int
     corrupt: tuple[Damage, ...]
+    repaired: tuple[Damage, ...] = ()
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -130,7 +146,13 @@ class Info(msgspec.Struct, frozen=True):
 
 
 class DatasetUsage(msgspec.Struct, frozen=True):
-    """What one cached dataset takes. `shared_bytes` of its bytes belong to others as well."""
+    """What one cached dataset takes.
+
+    Attributes:
+        shared_bytes: those of its bytes that belong to others as well.
+        last_used: in seconds since 1970.
+        held_by: what keeps it from a prune, in words.
+    """
 
     name: str
     version: str
@@ -138,6 +160,15 @@ class DatasetUsage(msgspec.Struct, frozen=True):
     bytes: int
     shared_bytes: int
     last_used: float
+    held_by: tuple[str, ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Datasets that have something in common, and the bytes that they take together."""
+
+    key: str
+    bytes: int
+    datasets: int
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -147,6 +178,8 @@ class Usage(msgspec.Struct, frozen=True):
         bytes: bytes of all blobs on disk.
         blobs: their number.
         saved_bytes: what the datasets would take on top if nothing were shared.
+        groups: where they were asked for, the largest first.
+        counts: what fetches found here and what they downloaded, since the cache was made.
     """
 
     root: str
@@ -154,6 +187,8 @@ class Usage(msgspec.Struct, frozen=True):
     blobs: int
     saved_bytes: int
     datasets: tuple[DatasetUsage, ...]
+    groups: tuple[Group, ...] = ()
+    counts: Counts = Counts()
 
 
 class RegistryInUse(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from dscache.errors import UsageError
 from dscache.events import Emit, Notice
 from dscache.model import Artifact, Dataset, check_path, content_of
 from dscache.recipes import check_recipe
-from dscache.urls import file_name, redacted
+from dscache.urls import file_name, recordable, redacted
 from dscache.wishes import Wish
 
 REGISTRY = "urls"
@@ -43,13 +43,17 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
 
 
 def as_dataset(artifact: Artifact) -> Dataset:
-    """A dataset of one file, named after the file and its hash; without a hash after its URL."""
+    """A dataset of one file, named after the file and its hash; without a hash after its URL.
+
+    What stands for its registry is the URL, as far as that may be written down.
+    """
     return Dataset(
         registry=REGISTRY,
         name=_name(artifact),
         version="1",
         content=content_of([artifact]),
         artifacts=(artifact,),
+        base=recordable(artifact.urls[0]) if artifact.urls else "",
     )
 
 

@@ -32,6 +32,16 @@ def redacted(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment="").geturl()
 
 
+def recordable(url: str) -> str:
+    """The URL without user and password, to be written down; empty if it has a query, which may
+    be a signature, and without which it would be another.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.query:
+        return ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+
+
 def is_loopback(url: str) -> bool:
     """True if the URL's host is this machine, so that nobody can listen on the way."""
     return _is_loopback(host(url))

@@ -1,139 +1,275 @@
-"""Verifying: whether what the cache holds is still what was stored. Changes nothing.
+"""Verifying: whether what the cache holds is still what was stored.
 
 Blobs and the files of trees are compared with the xxh3_128 that was computed while they were
 written, at the speed of the disk; `full` computes the sha256 of blobs instead. A file of a view is
 mostly a link to one of these and is not read again; an edited hard link is found with them.
+
+Nothing that is found is changed here, which is `repairing`'s work. A record that nothing proved,
+since it is of another boot, is marked once all of it was found right.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
-from dscache import disk, view
-from dscache.digest import fast_sum_of, sums_of
+from dscache import checking, disk, view
+from dscache.call import Call
+from dscache.checking import LINKED, MISTOLD, Finding
+from dscache.digest import Reader, sums_of
+from dscache.errors import NotCached, StorageError, UsageError
+from dscache.events import Notice
+from dscache.hits import contents_of, folder_of, make_durable
+from dscache.model import Reference
+from dscache.pacing import Pace
+from dscache.repairing import Repair
 from dscache.results import Damage, Verified
-from dscache.store import Record, Store, Unpacked
+from dscache.resuming import Progress
+from dscache.store import File, Record, Store, Unpacked
+from dscache.sweeping import Sweep
 
-#: Files that are handed to the threads at a time; there may be millions.
-_BATCH = 2000
 
+class Question(msgspec.Struct, frozen=True):
+    """What is to be verified, and how.
 
-class _Check(msgspec.Struct, frozen=True, gc=False):
-    """A file, and what it should be. `sha256` is that of its blob or archive.
-
-    `known` is what is known to be wrong with it without a look.
+    Attributes:
+        names: only these datasets, in all versions where none is named.
+        full: by sha256.
+        repairs: what is wrong is mended.
+        rate: bytes that are read in a second, by all threads together; 0 for no limit.
     """
 
-    path: str
-    sha256: str
-    size: int
-    xxh3_128: str
-    computes_sha256: bool = False
-    known: str = ""
+    names: tuple[str, ...] = ()
+    full: bool = False
+    repairs: bool = False
+    rate: int = 0
 
-    def problem(self) -> str:
-        """What is wrong with the file, if anything is."""
-        if self.known:
-            return self.known
-        try:
-            size = os.stat(self.path).st_size
-            if size != self.size:
-                return f"{size} bytes instead of {self.size}"
-            if self.computes_sha256:
-                is_right = sums_of(self.path)["sha256"] == self.sha256
-            else:
-                is_right = fast_sum_of(self.path) == self.xxh3_128
-        except FileNotFoundError:
-            return "missing"
-        return "" if is_right else "other content"
+    def __str__(self) -> str:
+        """The same for what reads the same."""
+        return " ".join(("full" if self.full else "quick", *sorted(self.names)))
 
 
-def verify(store: Store, records: Sequence[Record], *, full: bool = False) -> Verified:
-    """Read everything that these datasets hold, on all cores.
+class Records(msgspec.Struct, frozen=True):
+    """The records of a cache.
+
+    Attributes:
+        all: by their marks.
+        chosen: those that are asked for.
+        bad: those that are asked for and make no sense.
+    """
+
+    all: dict[str, Record]
+    chosen: list[Record]
+    bad: list[Finding]
+
+
+def verify(call: Call, question: Question) -> Verified:
+    """Look at everything that is asked for, and mend what is wrong if that is wanted.
 
     Raises:
-        StorageError: the disk does not let it be read.
+        NotCached: nothing of a name is in the cache.
+        UsageError: a name is malformed.
+        StorageError: the disk does not let it be read, or, to repair it, written.
     """
-    users = _users(records)
-    found: dict[str, Damage] = {}
-    checked = 0
-    what = "the cache cannot be read"
-    with disk.storage_errors(what), ThreadPoolExecutor(os.cpu_count()) as executor:
-        checks = _checks(store, records, full)
-        while batch := list(islice(checks, _BATCH)):
-            checked += len(batch)
-            for check, problem in zip(batch, executor.map(_Check.problem, batch), strict=True):
-                if problem:
-                    digest = f"sha256:{check.sha256}"
-                    found[check.path] = Damage(
-                        digest, check.path, tuple(users[check.sha256]), problem
-                    )
-        views = list(_views(store, records, found.keys()))
-    checked += len(records)
-    return Verified(checked, checked - len(found) - len(views), (*found.values(), *views))
+    store = call.store
+    progress = Progress(store.layout, str(question))
+    with disk.storage_errors("the cache cannot be read"):
+        records = _records(store, question.names)
+        units = checking.units(store, records.chosen, unnamed=not question.names)
+        if left := progress.left():
+            count = f"{left.files:,} files were looked at before"
+            call.emit(Notice(f"going on with a verification that was interrupted: {count}"))
+        pace, sweep = Pace(question.rate), Sweep(store, units, left)
+        sweep.run(pace, progress, call.emit, full=question.full)
+        views = _views(store, records.chosen, sweep.findings.values(), pace)
+        told = _told(store, records.all, sweep.findings.values())
+        found = list(_standing(store, records.all, [*records.bad, *told, *views]))
+    _mark_durable(store, records.chosen, found)
+    remaining = dict.fromkeys(found, "")
+    if question.repairs and found:
+        remaining = Repair(call, records.all, found).run()
+    progress.end()
+    checked = sweep.files + len(records.chosen) + len(records.bad)
+    return _result(records.all, found, remaining, checked)
 
 
-def _checks(store: Store, records: Sequence[Record], full: bool) -> Iterator[_Check]:
-    """Every file once, however many datasets have it."""
-    seen: set[str] = set()
+def _records(store: Store, names: Sequence[str]) -> Records:
+    references = [Reference.parse(name) for name in names]
+    missing = dict.fromkeys(references)
+    records = Records({}, [], [])
+    for mark, record, fault in store.records.looked_at():
+        if record:
+            records.all[mark] = record
+            fault = checking.fault_of(record)
+        named = [each for each in references if _is_named(mark, each)]
+        for each in named:
+            missing.pop(each, None)
+        if named or not names:
+            if fault:
+                path = store.layout.record(mark)
+                records.bad.append(Finding("record", path, f"the record: {fault}", mark=mark))
+            elif record:
+                records.chosen.append(record)
+        if fault:
+            records.all.pop(mark, None)
+    for each in missing:
+        raise NotCached(f"{each} is not in the cache", name=str(each))
+    return records
+
+
+def _is_named(mark: str, reference: Reference) -> bool:
+    known = _reference(mark)
+    return (
+        known is not None
+        and known.name == reference.name
+        and reference.registry in (None, known.registry)
+        and reference.version in (None, known.version)
+    )
+
+
+def _reference(mark: str) -> Reference | None:
+    try:
+        return Reference.parse(mark.rpartition("+")[0])
+    except UsageError:
+        return None  # somebody's own file
+
+
+def _views(
+    store: Store, records: Sequence[Record], damaged: Iterable[Finding], pace: Pace
+) -> list[Finding]:
+    """The views that do not show what their records name, as far as that is known."""
+    trees = {(each.sha256, each.recipe) for each in damaged if each.recipe}
+
+    def fault(record: Record) -> str:
+        known = [each for each in record.trees if (each.sha256, each.recipe) not in trees]
+        reader = Reader(pace)
+        try:
+            is_sound = view.is_sound(
+                folder_of(store, record),
+                contents_of(store, replace(record, trees=tuple(known))),
+                lambda path: reader.sum_of(path, "xxh3_128"),
+            )
+        except StorageError as error:
+            return str(error)
+        return "" if is_sound else "links of the view are missing or wrong"
+
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="dscache-verify") as executor:
+        try:
+            faults = list(executor.map(fault, records))
+        except BaseException:
+            pace.stop()
+            executor.shutdown(cancel_futures=True)
+            raise
+    return [
+        Finding("view", folder_of(store, record), fault, mark=record.mark)
+        for record, fault in zip(records, faults, strict=True)
+        if fault
+    ]
+
+
+def _told(
+    store: Store, records: Mapping[str, Record], findings: Iterable[Finding]
+) -> Iterator[Finding]:
+    """The findings; where a file is right and a record tells it otherwise, that record."""
+    for each in findings:
+        if each.problem != MISTOLD:
+            yield each
+            continue
+        truth = os.stat(each.path).st_size, sums_of(each.path)["xxh3_128"]
+        for mark, record in records.items():
+            rows: list[File | Unpacked] = [*record.files, *record.trees]
+            told = [(row.size, row.xxh3_128) for row in rows if row.sha256 == each.sha256]
+            if any(one != truth for one in told):
+                problem = f"the record: it tells another size or xxh3_128 than {each.path} has"
+                yield Finding("record", store.layout.record(mark), problem, mark=mark)
+
+
+def _standing(
+    store: Store, records: Mapping[str, Record], findings: Iterable[Finding]
+) -> Iterator[Finding]:
+    """The findings without those of datasets that were removed meanwhile, or that came back."""
+    names = _names(records.values()) if findings else {}
+    for each in findings:
+        if each.mark:
+            if os.path.lexists(store.layout.record(each.mark)):
+                yield each
+            continue
+        if each.problem == "missing" and os.path.lexists(each.path):
+            continue
+        marks = names.get((each.sha256, each.recipe), ())
+        if marks and not any(os.path.lexists(store.layout.record(mark)) for mark in marks):
+            continue
+        yield replace(each, problem=each.problem + _linked(each, len(marks)))
+
+
+def _linked(each: Finding, count: int) -> str:
+    """What is to be said of a file that has more names than the cache can have given it."""
+    try:
+        found = os.lstat(each.path)
+    except OSError:
+        return ""
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink <= count + 1:
+        return ""
+    return f"; {LINKED}"
+
+
+def _names(records: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
+    """The marks of the datasets that hold each blob (its recipe is empty) and each tree, one for
+    each time that they show it.
+    """
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in records:
         for file in record.files:
-            path = store.layout.blob(file.sha256)
-            if path not in seen:
-                seen.add(path)
-                yield _Check(path, file.sha256, file.size, file.xxh3_128, full)
+            names[file.sha256, ""].append(record.mark)
         for each in record.trees:
-            blob = store.layout.blob(each.sha256)
-            if blob not in seen and os.path.exists(blob):  # an archive may be dropped
-                seen.add(blob)
-                yield _Check(blob, each.sha256, each.size, each.xxh3_128, full)
-            root = store.trees.path(each.sha256, each.recipe)
-            if root not in seen:
-                seen.add(root)
-                yield from _members(store, each)
+            names[each.sha256, each.recipe].append(record.mark)
+            names[each.sha256, ""].append(record.mark)
+        for sha256 in record.keeps:
+            names[sha256, ""].append(record.mark)
+    return names
 
 
-def _folder_of(store: Store, each: Unpacked) -> str:
-    return store.layout.tree(each.sha256, each.recipe)
+def _mark_durable(store: Store, records: Iterable[Record], found: Iterable[Finding]) -> None:
+    """Note of the records that nothing proved, and of which all was right, that it was."""
+    doubtful = [each for each in records if not each.proven]
+    if not doubtful or store.read_only or not store.is_writable:
+        return
+    wrong = {(each.sha256, each.recipe) for each in found} | {(each.mark, "") for each in found}
+    with store.leases.new() as lease:
+        for record in doubtful:
+            held = {(each.sha256, "") for each in record.files}
+            held |= {(each.sha256, each.recipe) for each in record.trees} | {(record.mark, "")}
+            if held & wrong:
+                continue
+            with suppress(OSError):  # it is proven when it is used
+                lease.add(record.mark)
+                if store.records.again(record) == record:
+                    make_durable(store, record)
 
 
-def _members(store: Store, each: Unpacked) -> Iterator[_Check]:
-    root = store.trees.path(each.sha256, each.recipe)
-    try:
-        for member in store.trees.members(each.sha256, each.recipe):
-            if member.is_file:
-                path = f"{root}/{member.path}"
-                yield _Check(path, each.sha256, member.size, member.xxh3_128)
-    except OSError:  # without its list nothing of a tree can be told
-        problem = "the list of its members is missing or damaged"
-        yield _Check(_folder_of(store, each), each.sha256, 0, "", known=problem)
+def _result(
+    records: Mapping[str, Record],
+    found: Sequence[Finding],
+    remaining: Mapping[Finding, str],
+    checked: int,
+) -> Verified:
+    names = _names(records.values()) if found else {}
 
+    def damage(each: Finding) -> Damage:
+        marks = [each.mark] if each.mark else names.get((each.sha256, each.recipe), [])
+        datasets = tuple(str(_reference(mark) or mark) for mark in dict.fromkeys(marks))
+        digest = f"sha256:{each.sha256}" if each.sha256 else ""
+        why = remaining.get(each)
+        problem = f"{each.problem}; not repaired: {why}" if why else each.problem
+        return Damage(digest, each.path, datasets, problem)
 
-def _views(store: Store, records: Sequence[Record], damaged: Container[str]) -> Iterator[Damage]:
-    """The views that do not show what their records name, as far as that is known."""
-    for record in records:
-        folder = store.layout.view(record.registry, record.name, record.version, record.content)
-        trees = [
-            each
-            for each in record.trees
-            if each.complete and _folder_of(store, each) not in damaged
-        ]
-        if not view.is_sound(folder, view.Contents(store, record.files, trees)):
-            problem = "links of the view are missing or wrong"
-            yield Damage("", folder, (str(record.reference),), problem)
-
-
-def _users(records: Sequence[Record]) -> dict[str, list[str]]:
-    """The datasets that hold each blob or archive, by its sha256."""
-    users: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        files, trees = record.files, record.trees
-        for sha256 in {each.sha256 for each in files} | {each.sha256 for each in trees}:
-            users[sha256].append(str(record.reference))
-    return users
+    corrupt = tuple(damage(each) for each in found if each in remaining)
+    repaired = tuple(damage(each) for each in found if each not in remaining)
+    return Verified(checked, checked - len(corrupt), corrupt, repaired)

@@ -65,6 +65,16 @@ def mounted(kind: str, size: int, folder: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """Nothing can be written to what was `mounted`, as on a medium; not even by root."""
+    _must("read-only", "mount", "-o", "remount,ro", str(disk))
+    try:
+        yield
+    finally:
+        _must("read-only", "mount", "-o", "remount,rw", str(disk))
+
+
 def _device(kind: str, size: int, image: Path, undo: ExitStack) -> str:
     """A block device with a new filesystem, kept in the file `image`."""
     with open(image, "wb") as file:

@@ -178,7 +178,7 @@ def test_imagenet_is_complete() -> None:
 def test_usage(shelf: Shelf) -> None:
     dscache("fetch", "one", "penguins")
     found = document("usage")
-    assert found.keys() == {"root", "bytes", "blobs", "saved_bytes", "datasets"}
+    assert found.keys() == {"root", "bytes", "blobs", "saved_bytes", "counters", "datasets"}
     assert found["blobs"] == 2
     assert found["datasets"][0]["name"] == "one", "the largest first"
     assert "saved by sharing" in dscache("usage").stdout

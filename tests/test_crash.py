@@ -266,7 +266,7 @@ def test_with_durability_sync_all_is_on_the_disk_before_its_record(world: World)
     moves = [
         (number, *arguments) for number, (name, arguments) in enumerate(taken) if name == "rename"
     ]
-    (committed,) = (number for number, _, target in moves if target == str(record))
+    *_, committed = (number for number, _, target in moves if target == str(record))
     synced = {arguments[0] for name, arguments in taken[:committed] if name == "sync_path"}
     (view,) = (world.cache / "datasets/shelf/data").iterdir()
     assert {str(view.parent), str(view), str(view / "deep")} <= synced

@@ -80,7 +80,8 @@ def test_one_more_small_file_takes_four_steps_and_leaves_nothing_besides(
         taken.append(Counter(step for step, _ in each))
     assert taken[2] - taken[1] == dict.fromkeys(("create", "write", "rename", "link"), 100)
     cache = home / "cache"
-    assert len(files_below(cache / "locks")) <= 2 * len(taken)
+    locks = [path for path in files_below(cache / "locks") if path.parent.name != "hosts"]
+    assert len(locks) <= 2 * len(taken)
     assert [files_below(cache / kind) for kind in ("parts", "proofs", "aliases")] == [[], [], []]
 
 
@@ -97,6 +98,6 @@ def test_a_hundred_thousand_files_need_little_memory(shelf: Shelf, home: Path) -
     assert int(said) < _MOST_MEMORY << 10
     cache = home / "cache"
     assert len(files_below(cache / "blobs")) == count + 1
-    # That of the fetch, and that of the manifest, each with its holder.
-    assert len(files_below(cache / "locks")) <= 4
+    # That of the fetch, and that of the manifest, each with its holder, and what the host can.
+    assert len(files_below(cache / "locks")) <= 6
     assert files_below(cache / "parts") == []

@@ -13,6 +13,7 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -58,8 +59,12 @@ for found in Cache().fetch_all(sys.argv[1:], progress=tell):
 """
 NO_LOCKS = """
 import filelock
+from dscache.store.markers import Markers
 filelock.FileLock.acquire = lambda self, *_, **__: None
+Markers.acquire = lambda self, *_: lambda: None
 """
+
+LYING_FLOCK = "int flock(int fd, int operation) { return 0; }\n"
 
 
 class Fetcher:
@@ -162,6 +167,18 @@ def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     return made
 
 
+@pytest.fixture
+def lying(home: Path) -> dict[str, str]:
+    """An environment in which every process is given every lock, those it starts included."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("there is no C compiler, or no LD_PRELOAD")
+    source, library = home / "flock.c", home / "flock.so"
+    source.write_text(LYING_FLOCK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
 def check(folder: str | Path, contents: Mapping[str, bytes]) -> None:
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_below(folder)}
     assert found.keys() == contents.keys()
@@ -203,6 +220,38 @@ def test_without_locks_work_is_done_twice_and_nothing_else(home: Path, site: Sit
             check(result["path"], LITTLE | LARGE | WEAK)
     assert faults_of(home / "cache") == []
     assert Cache().fetch_all(["all", "some", "others"])[0].status == "cached"
+
+
+@pytest.mark.usefixtures("shelf")
+def test_where_locks_lie_one_downloads_all_the_same(
+    home: Path, site: Site, lying: Mapping[str, str]
+) -> None:
+    with fetchers(*[("all",)] * 6, environment=lying) as processes:
+        for process in processes:
+            process.go()
+        results = [result for process in processes for result in process.results()]
+    check(results[0]["path"], LITTLE | LARGE | WEAK)
+    for name, data in (LITTLE | LARGE | WEAK).items():
+        assert site.sent(f"/{name}") == len(data)
+    assert sum(result["status"] == "downloaded" for result in results) == 1
+    assert faults_of(home / "cache") == []
+
+
+@pytest.mark.usefixtures("shelf")
+def test_where_locks_lie_a_killed_one_blocks_nobody(
+    home: Path, site: Site, lying: Mapping[str, str]
+) -> None:
+    site.fault("/huge.bin", Drip(128 << 10, 0.004))
+    with fetchers(("huge",), ("huge",), environment=lying) as (first, second):
+        first.go()
+        until(lambda: arrived(home) > 2 * MIB)
+        second.go()
+        assert str(first.process.pid) in second.told()["holder"]
+        first.kill()
+        (result,) = second.results()
+    assert Path(result["path"]).read_bytes() == HUGE
+    assert result["resumed"] >= MIB
+    assert faults_of(home / "cache") == []
 
 
 @pytest.mark.usefixtures("shelf")

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from dscache.cli.progress import _State
-from dscache.events import Event, Extracted, Linked, Started, Waiting
+from dscache.events import Checked, Event, Extracted, Linked, Started, Waiting
 
 
 def drawn(*events: Event) -> list[str]:
@@ -41,3 +41,9 @@ def test_an_archive_that_is_unpacked_has_a_line_until_it_is_done() -> None:
     assert drawn(started, Extracted("a.zip", 500, 2000), Extracted("a.zip", 2000, 2000)) == drawn(
         started
     )
+
+
+def test_a_verification_is_the_total() -> None:
+    (line,) = drawn(Checked(1, 40, 10_000, 90_000), Checked(12, 40, 30_000, 90_000))
+    assert line.startswith("12 of 40 files ")
+    assert "30 kB / 90 kB" in line

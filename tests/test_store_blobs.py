@@ -67,7 +67,7 @@ def test_a_blob_is_found_by_its_other_hash(store: Store, data: bytes, algorithm:
     assert store.blobs.find([other]) is None
     blob = publish(store, data, other)
     assert store.blobs.find([other]) == blob
-    assert store.blobs.may_have(other)
+    assert store.blobs.where(other)
 
 
 def test_another_hash_is_learnt_when_it_is_asked_for_with_the_sha256(store: Store) -> None:

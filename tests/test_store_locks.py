@@ -146,22 +146,6 @@ def test_a_group_can_share_lock_files(store: Store) -> None:
     assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o775
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_there_are_no_locks_everybody_goes_ahead(
-    store: Store, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
-    def unsupported(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    first, second = store.locks.attempt(KEY), store.locks.wait(KEY, lambda _: None)
-    assert first
-    first.release()
-    second.release()
-
-
 def test_other_trouble_with_locks_is_an_error_of_storage(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,11 +138,21 @@ def test_the_hint_mends(shelf: Shelf, home: Path, where: str) -> None:
     for path in (home / "cache").glob(where):
         flip(path)
     run = CliRunner().invoke
-    assert "remove the damaged files and the folders" in run(cli, ["verify"]).stderr
+    assert "`dscache verify --repair`" in run(cli, ["verify"]).stderr
+    assert run(cli, ["verify", "--repair"], standalone_mode=False).return_value == 0
+    assert damages() == []
+    assert [each.status for each in dscache.Cache().fetch_all(names)] == ["cached", "cached"]
+
+
+@pytest.mark.parametrize("where", ["trees/*/*/files/a/one.bin", "blobs/*/*/*"])
+def test_who_removes_what_is_damaged_can_fetch_it_again(
+    shelf: Shelf, home: Path, where: str
+) -> None:
+    for path in (home / "cache").glob(where):
+        flip(path)
     for each in damages():
-        if each.digest:
-            os.unlink(each.path)
+        os.unlink(each.path)
     for folder in (home / "cache/datasets/shelf").iterdir():
         shutil.rmtree(folder)
-    dscache.fetch_many(names)
+    dscache.fetch_many(["pack", "plain"])
     assert damages() == []

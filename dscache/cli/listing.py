@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from dscache.cli.options import cache, common, complete_available
 from dscache.cli.tables import columns
 from dscache.model import Artifact
 from dscache.quantities import show_size
-from dscache.results import Available, Info
+from dscache.results import Available, Cached, Info
 
 
 @click.command("list")
@@ -35,7 +35,7 @@ def list_(available: bool, cache_dir: str | None, as_json: bool) -> None:
                     "registry": each.registry,
                     "bytes": each.bytes,
                     "last_used": say.when(each.last_used),
-                    "pinned": False,
+                    "pinned": each.pinned,
                 }
                 for each in found
             ]
@@ -47,13 +47,20 @@ def list_(available: bool, cache_dir: str | None, as_json: bool) -> None:
             each.version,
             show_size(each.bytes),
             say.when(each.last_used)[:16].replace("T", " "),
-            "" if each.complete else "some files",
+            ", ".join(_remarks(each)),
         )
         for each in found
     ]
     columns(("dataset", "version", "size", "last used (UTC)", ""), rows, right=(2,))
     if not found:
         say.talk("nothing is cached yet; `dscache list --available` shows what there is")
+
+
+def _remarks(each: Cached) -> Iterator[str]:
+    if each.pinned:
+        yield "pinned"
+    if not each.complete:
+        yield "some files"
 
 
 @click.command()

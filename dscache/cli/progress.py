@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dscache.cli import say
 from dscache.events import (
     Advanced,
+    Checked,
     Emit,
     Event,
     Extracted,
@@ -116,6 +117,9 @@ class _State:
                 self._unpacking.pop(path, None)
             case Linked():
                 self._linked = event
+            case Checked(files, total, done, size):
+                self._finished, self._planned = files, total
+                self._bytes, self._of = done, size
             case _:
                 pass
 

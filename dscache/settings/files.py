@@ -90,16 +90,16 @@ def _check(path: str, table: dict[str, Any], refused: frozenset[str]) -> Mapping
         except UsageError as error:
             raise InvalidFile(f"{path}: {key}: {error}", file=path, key=key) from error
     if "registries" in values:
-        values["registries"] = _beside(path, values["registries"])
+        addresses = values["registries"].items()
+        beside = {name: _beside(path, address) for name, address in addresses}
+        values["registries"] = MappingProxyType(beside)
+    if "read_from" in values:
+        values["read_from"] = tuple(_beside(path, each) for each in values["read_from"])
     return MappingProxyType(values)
 
 
-def _beside(path: str, registries: Mapping[str, str]) -> Mapping[str, str]:
-    """Registries with relative folders, which are relative to the file that names them."""
-    folder = os.path.dirname(os.path.abspath(path))
-    return MappingProxyType(
-        {
-            name: address if "://" in address else os.path.join(folder, os.path.expanduser(address))
-            for name, address in registries.items()
-        }
-    )
+def _beside(path: str, address: str) -> str:
+    """A relative folder is relative to the file that names it."""
+    if "://" in address:
+        return address
+    return os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(address))

@@ -61,10 +61,11 @@ def _choice(*choices: str) -> Callable[[object], str]:
     return parse
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise UsageError(f"{value!r} is not a list of texts")
-    return tuple(_text(each) for each in value)
+def _folders(value: object) -> tuple[str, ...]:
+    """Folders in their order; what relative ones are relative to, who reads the value knows."""
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"{value!r} is not a list of folders")
+    return tuple(os.path.expanduser(_text(each)) for each in value)
 
 
 def texts_by_name(value: object) -> Mapping[str, str]:
@@ -139,7 +140,7 @@ class Settings:
     max_unknown_size: int = _key(100 * 10**9, parse_size)
     offline: bool = _key(False, flag)
     registry_max_age: float = _key(3600.0, parse_duration)
-    read_from: tuple[str, ...] = _key((), _texts)
+    read_from: tuple[str, ...] = _key((), _folders)
     remote: str = _key("", _text)
     push: bool = _key(False, flag)
     registries: Mapping[str, str] = _key(NOTHING, _registries)

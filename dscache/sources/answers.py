@@ -74,7 +74,7 @@ def interpret(request: Request, status: int, headers: Mapping[str, str]) -> Head
         return proxy_refusal()
     reason = f"the server answered {status}"
     if status in _BUSY or status >= 500:
-        after = retry_after(headers.get("retry-after", ""), _time(headers.get("date", "")))
+        after = retry_after(headers.get("retry-after", ""), time_of(headers.get("date", "")))
         return Failure(Trouble.BUSY, reason, status, after)
     return Failure(Trouble.REFUSED, reason, status)
 
@@ -114,7 +114,7 @@ def retry_after(text: str, now: float | None = None) -> float | None:
     """
     if (seconds := _number(text.strip())) is not None:
         return float(seconds)
-    when = _time(text)
+    when = time_of(text)
     return None if when is None else max(0.0, when - (time.time() if now is None else now))
 
 
@@ -123,7 +123,7 @@ def quoted(url: str | bytes) -> str:
     return urllib.parse.quote(url, safe=_URL_CHARACTERS)
 
 
-def _time(text: str) -> float | None:
+def time_of(text: str) -> float | None:
     """Seconds since 1970 from a date as HTTP writes it."""
     import email.utils  # late: only who is asked to wait looks at dates
 
@@ -146,6 +146,7 @@ def _head(headers: Mapping[str, str], start: int, total: int | None) -> Head:
         validator=_validator(headers),
         media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
         encoding=headers.get("content-encoding", "").lower().replace("identity", ""),
+        date=headers.get("date", ""),
     )
 
 

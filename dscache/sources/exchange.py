@@ -45,6 +45,7 @@ class Head:
         validator: strong ETag, else Last-Modified; empty if none.
         media_type: as announced, without parameters.
         encoding: content encoding that nobody asked for; empty if none.
+        date: when the server answered by its own clock, as HTTP writes it; empty if unknown.
     """
 
     start: int = 0
@@ -52,6 +53,7 @@ class Head:
     validator: str = ""
     media_type: str = ""
     encoding: str = ""
+    date: str = ""
 
 
 class Trouble(Enum):
@@ -64,7 +66,8 @@ class Trouble(Enum):
     WRONG = "wrong"  # bytes came, but not the right ones
     SHORT = "short"  # the server's file is shorter than it should be
     UNSAFE = "unsafe"  # following would weaken the connection
-    UNUSABLE = "unusable"  # bad certificate, malformed URL, unknown protocol
+    UNUSABLE = "unusable"  # malformed URL, unknown protocol, too many redirects
+    CERTIFICATE = "certificate"  # the server's is not one that is trusted here
 
 
 @dataclass(frozen=True, slots=True)

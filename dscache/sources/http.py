@@ -33,11 +33,9 @@ _SUPPRESS_CONNECT_HEADERS = 265  # curl/curl.h; pycurl has no name for it
 #: What libcurl says nothing about (curl/curl.h).
 _NAMELESS = {100: "the headers of the answer are too long"}
 _CERTIFICATE = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE})
-_UNUSABLE = _CERTIFICATE | {
-    pycurl.E_URL_MALFORMAT,
-    pycurl.E_UNSUPPORTED_PROTOCOL,
-    pycurl.E_SSL_CERTPROBLEM,
-}
+_UNUSABLE = frozenset(
+    {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_SSL_CERTPROBLEM}
+)
 
 
 class Http:
@@ -261,5 +259,6 @@ def _curl_failure(code: int, message: str) -> Failure:
     trouble = Trouble.UNUSABLE if code in _UNUSABLE else Trouble.CONNECTION
     reason = message or _NAMELESS.get(code, f"libcurl error {code}")
     if code in _CERTIFICATE:
+        trouble = Trouble.CERTIFICATE
         reason += " (`ca_bundle` in the configuration names the authorities to trust)"
     return Failure(trouble, reason)

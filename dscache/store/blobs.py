@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 
@@ -56,15 +56,17 @@ class _Proof(msgspec.Struct, frozen=True):
 
 
 class Blobs:
-    """The blobs of one cache root. With `durable` each is synced before it is published.
+    """The blobs of one cache root. With `durable` each is synced before it is published, with
+    `read_only` it is not noted what was found out of them.
 
     What publishes raises the operating system's error as it comes, for who knows what was to be
     stored; everything else raises StorageError.
     """
 
-    def __init__(self, layout: Layout, *, durable: bool) -> None:
+    def __init__(self, layout: Layout, *, durable: bool, read_only: bool = False) -> None:
         self._layout = layout
         self._durable = durable
+        self._read_only = read_only
         self._numbers = itertools.count()
 
     def find(self, digests: Iterable[Digest]) -> Blob | None:
@@ -94,16 +96,37 @@ class Blobs:
         others = (each for each in wanted if each.algorithm != "sha256")
         return sha256 if all(self._alias(each) == sha256 for each in others) else None
 
-    def drop(self, sha256: str) -> None:
-        """Remove a blob, which nothing needs any more; that it is gone already is fine."""
-        with disk.storage_errors("a file of the cache cannot be removed"):
-            filesystem.unlink(self._layout.blob(sha256))
-            filesystem.unlink(self._layout.proof(sha256))
+    def known_as(self, digest: Digest) -> str | None:
+        """The sha256 of what has that digest, as far as is known."""
+        return self._resolve((digest,))
 
-    def may_have(self, digest: Digest) -> bool:
-        """True if a file is there under that digest, believed or not."""
+    def aliases(self) -> Iterator[tuple[str, str]]:
+        """The path of each alias, and the sha256 that it gives; "" where it makes no sense."""
+        folder = self._layout.aliases
+        for algorithm in disk.names(folder):
+            for shard in disk.names(f"{folder}/{algorithm}"):
+                for name in disk.names(f"{folder}/{algorithm}/{shard}"):
+                    path = f"{folder}/{algorithm}/{shard}/{name}"
+                    if not name.endswith(".tmp"):
+                        yield path, _sha256_in(path) or ""
+
+    def distrust(self, sha256: str) -> None:
+        """Have a blob hashed before it is used again.
+
+        Raises:
+            StorageError: the disk does not let its proof be removed.
+        """
+        with disk.storage_errors("a file of the cache cannot be given up"):
+            proof = self._layout.proof(sha256)
+            if os.path.exists(proof):
+                filesystem.unlink(proof)
+                filesystem.sync_path(os.path.dirname(proof))
+
+    def where(self, digest: Digest) -> str | None:
+        """The path of the file that is there under that digest, believed or not."""
         sha256 = self._resolve((digest,))
-        return sha256 is not None and os.path.exists(self._layout.blob(sha256))
+        path = self._layout.blob(sha256) if sha256 else ""
+        return path if path and os.path.exists(path) else None
 
     def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
         """Store bytes whose hashes the caller has computed and found right."""
@@ -192,7 +215,7 @@ class Blobs:
         if sums["sha256"] != sha256:
             return None
         blob = Blob(sha256, found.st_size, sums["xxh3_128"], path)
-        if blob.size > SMALL:
+        if blob.size > SMALL and not self._read_only:
             with suppress(OSError):  # a cache of others; without a proof it is hashed again
                 filesystem.sync_path(path)
                 self._prove(blob, found.st_mtime_ns, durable=True)
@@ -217,17 +240,14 @@ class Blobs:
                 hint="the registry entry contradicts itself; tell its maintainer",
                 digest=f"sha256:{blob.sha256}",
             )
-        with suppress(OSError):  # a cache of others; without an alias it is hashed again
-            for digest in digests:
-                self._remember(digest, blob)
+        if not self._read_only:
+            with suppress(OSError):  # a cache of others; without an alias it is hashed again
+                for digest in digests:
+                    self._remember(digest, blob)
         return True
 
     def _alias(self, digest: Digest) -> str | None:
-        try:
-            text = disk.read_small(self._layout.alias(digest), 65).decode("ascii", "replace")
-            return Digest("sha256", text.strip()).hex
-        except (OSError, ValueError):
-            return None  # torn or tampered with: as good as none
+        return _sha256_in(self._layout.alias(digest))
 
     def _remember(self, digest: Digest, blob: Blob) -> None:
         if digest.algorithm != "sha256" and self._alias(digest) != blob.sha256:
@@ -247,3 +267,12 @@ class Blobs:
             proof = _Proof(blob.size, mtime_ns, blob.xxh3_128, this_boot(), durable)
             path = self._layout.proof(blob.sha256)
             filesystem.publish_bytes(msgspec.json.encode(proof), path, durable=self._durable)
+
+
+def _sha256_in(path: str) -> str | None:
+    """What an alias says; None where there is none, or it is torn or tampered with."""
+    try:
+        text = disk.read_small(path, 65).decode("ascii", "replace")
+        return Digest("sha256", text.strip()).hex
+    except (OSError, ValueError):
+        return None

@@ -14,7 +14,19 @@
     records/<registry>/<name>@<version>+<8 hex>.json    a finished fetch; its time is the last use
     registries/<key>/…              entries of remote registries, as last read
     locks/<key>.lock                never removed; <key>.holder beside it says who has it
+    locks/<key>.taken/<token>       a marker: the lock where those of the system do not exclude
+    locks/hosts/<host>.json         whether they do, as found out on that host; .lock beside it
+    parts/probe.<token>/            files of `doctor`, removed at its end
+    parts/meeting.<token>/          two hosts that find out whether locks exclude between them
     quarantine/…                    wrong bytes, kept for a look
+    verify.json                     how far a verification has come that was interrupted
+    leases/<owner>/owner.json       a process that is using something
+    leases/<owner>/<registry>/<name>@<version>+<8 hex>  a dataset that it uses
+    leases/<owner>/digests          what a fetch is bringing, a line each, before it looks for it
+    roots/pins/<registry>/<name>@<version>+<8 hex>      a dataset that is to stay
+    roots/<kind>/<key>.json         a project or a folder of a user that needs datasets
+    removals/<token>.json           what a prune is about to remove, while it does
+    counters/<host>                 hits and bytes, a line for each time something was counted
 
 Human names appear only under datasets/ and records/, after the grammar of `model` let them pass.
 Everything else is short lower-case hex, safe on every filesystem.
@@ -66,8 +78,47 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
         return f"{self.root}/records"
 
     @property
+    def proofs(self) -> str:
+        return f"{self.root}/proofs"
+
+    @property
+    def aliases(self) -> str:
+        return f"{self.root}/aliases"
+
+    @property
+    def views(self) -> str:
+        return f"{self.root}/datasets"
+
+    @property
+    def locks(self) -> str:
+        return f"{self.root}/locks"
+
+    @property
     def quarantine(self) -> str:
         return f"{self.root}/quarantine"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.root}/leases"
+
+    @property
+    def roots(self) -> str:
+        return f"{self.root}/roots"
+
+    @property
+    def removals(self) -> str:
+        return f"{self.root}/removals"
+
+    @property
+    def counters(self) -> str:
+        return f"{self.root}/counters"
+
+    @property
+    def verification(self) -> str:
+        return f"{self.root}/verify.json"
+
+    def aside(self, token: str, name: str) -> str:
+        return f"{self.root}/quarantine/{token}-{name}"
 
     def blob(self, sha256: str) -> str:
         return f"{self.root}/blobs/sha256/{sha256[:2]}/{sha256[2:]}"
@@ -100,11 +151,35 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
     def holder(self, key: str) -> str:
         return f"{self.root}/locks/{key}.holder"
 
-    def record(self, registry: str, name: str, version: str, content: str) -> str:
-        return f"{self.root}/records/{registry}/{name}@{version}+{content[:8]}.json"
+    def marker(self, key: str) -> str:
+        return f"{self.root}/locks/{key}.taken"
+
+    def host(self, key: str) -> str:
+        return f"{self.root}/locks/hosts/{key}.json"
+
+    def host_lock(self, key: str) -> str:
+        return f"{self.root}/locks/hosts/{key}.lock"
+
+    def probe(self, token: str) -> str:
+        return f"{self.root}/parts/probe.{token}"
+
+    def meeting(self, token: str) -> str:
+        return f"{self.root}/parts/meeting.{token}"
+
+    def record(self, mark: str) -> str:
+        return f"{self.root}/records/{mark}.json"
 
     def view(self, registry: str, name: str, version: str, content: str) -> str:
         return f"{self.root}/datasets/{registry}/{name}/{version}+{content[:8]}"
+
+    def view_of(self, mark: str) -> str:
+        registry, _, rest = mark.partition("/")
+        name, _, version = rest.partition("@")
+        return f"{self.root}/datasets/{registry}/{name}/{version}"
+
+    @property
+    def registries(self) -> str:
+        return f"{self.root}/registries"
 
     def registry(self, url: str) -> str:
         return f"{self.root}/registries/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
@@ -113,3 +188,4 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
 def key_of(digest: Digest) -> str:
     """The name of a digest in parts/ and locks/."""
     return f"{digest.algorithm}-{digest.hex}"
+

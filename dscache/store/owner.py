@@ -89,6 +89,12 @@ def is_gone(owner: Owner) -> bool | None:
     return bool(start and owner.start) and start != owner.start
 
 
+def in_words(owner: Owner) -> str:
+    """A process as messages name it."""
+    host = owner.boot.host if owner.boot else "a host that cannot be named"
+    return f"process {owner.pid} on {host}"
+
+
 def _namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")

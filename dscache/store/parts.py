@@ -209,16 +209,27 @@ class Part:
         filesystem.publish_bytes(msgspec.json.encode(journal), self._journal_path)
         self.journal = journal
 
-    def _begin(self, orphan: Orphan | None) -> bool:
+    def _begin(self, orphan: Orphan | None, twin: str = "") -> bool:
         """Make the file, or take over what `orphan` left; False if that cannot be had."""
         try:
             if orphan:
                 return self._adopt(orphan)
             self._write_journal(self.journal)
-            self.fd = filesystem.create(self.path)
+            if not (twin and self._share(twin)):
+                self.fd = filesystem.create(self.path)
         except BaseException:
             self.keep()
             raise
+        return True
+
+    def _share(self, twin: str) -> bool:
+        """Begin with the bytes of another file, as far as that costs nothing."""
+        try:
+            copying.clone(twin, self.path)
+        except OSError:  # whoever reads that file will hear what is wrong with it
+            return False
+        self.fd = filesystem.open_for_update(self.path)
+        self.here = Ranges([(0, os.fstat(self.fd).st_size)])
         return True
 
     def _adopt(self, orphan: Orphan) -> bool:
@@ -259,11 +270,14 @@ class Parts:
         self._layout = layout
         self._found: dict[str, list[Orphan]] | None = None
 
-    def begin(self, key: str, size: int | None) -> Part:
+    def begin(self, key: str, size: int | None, twin: str = "") -> Part:
         """A part for `key`, holding what an earlier attempt left if that can be used.
 
-        `size` is the expected size of the whole; a longer orphan is not taken, and room for it is
-        reserved where the filesystem can.
+        Args:
+            size: the expected size of the whole; a longer orphan is not taken, and room for it is
+                reserved where the filesystem can.
+            twin: a file that should have the same bytes; they are shared with it where there was no
+                earlier attempt and the filesystem can.
         """
         ours = Journal(this_process(), this_boot())
         for orphan in self._orphans(key):
@@ -276,7 +290,7 @@ class Parts:
                 if part._begin(orphan):
                     return _with_room(part, size)
         part = Part(self._layout, key, ours)
-        part._begin(None)
+        part._begin(None, twin)
         return _with_room(part, size)
 
     def room(self, key: str) -> int:
@@ -304,14 +318,23 @@ class Parts:
                     found.append(orphan)
         return found
 
-    def _orphan(self, key: str, token: str) -> Orphan | None:
+    def journal(self, key: str, token: str) -> Journal | None:
+        """The journal of a part; None if there is none, or it makes no sense."""
         try:
             data = disk.read_small(self._layout.journal(key, token), 64 << 10)
-            journal = msgspec.json.decode(data, type=Journal)
-            path = self._layout.part(key, token)
-            length, allocated = os.stat(path).st_size, disk.allocated(path)
+            return msgspec.json.decode(data, type=Journal)
         except (OSError, msgspec.MsgspecError):
             return None  # taken over by another process, torn or not ours to read
+
+    def _orphan(self, key: str, token: str) -> Orphan | None:
+        journal = self.journal(key, token)
+        if journal is None:
+            return None
+        try:
+            path = self._layout.part(key, token)
+            length, allocated = os.stat(path).st_size, disk.allocated(path)
+        except OSError:
+            return None  # as above
         if journal.format > _FORMAT or (journal.owner and is_gone(journal.owner) is False):
             return None
         # Where boots have no names, all of it is tried: the hash over the whole decides anyway.

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
-from dscache.model import Dataset, Reference
+from dscache.model import Dataset, Reference, mark_of
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, is_running
 
@@ -75,6 +75,8 @@ class Record(msgspec.Struct, frozen=True):
         boot: where and when the bytes were written; None counts as another boot.
         durable: the bytes were synced after they were written.
         first_use: the registry gave no strong hash; the sha256 was found at the first download.
+        keeps: the sha256 of what the dataset needs though no view shows it: the list of its files,
+            and what was imported of one that is not complete.
     """
 
     registry: str
@@ -90,12 +92,18 @@ class Record(msgspec.Struct, frozen=True):
     url: str = ""
     first_use: bool = False
     trees: tuple[Unpacked, ...] = ()
+    keeps: tuple[str, ...] = ()
     format: int = 1
 
     @property
     def reference(self) -> Reference:
         """The full name: registry, name and version."""
         return Reference(self.name, self.registry, self.version)
+
+    @property
+    def mark(self) -> str:
+        """What tells this content of this dataset from all others in a cache."""
+        return mark_of(self.registry, self.name, self.version, self.content)
 
     @property
     def size(self) -> int:
@@ -122,14 +130,15 @@ class Record(msgspec.Struct, frozen=True):
 class Records:
     """The records of one cache root."""
 
-    def __init__(self, layout: Layout, *, durable: bool) -> None:
+    def __init__(self, layout: Layout, *, durable: bool, read_only: bool = False) -> None:
         self._layout = layout
         self._durable = durable
+        self._read_only = read_only
         self._last_use: dict[str, float] = {}
 
     def path(self, dataset: Dataset) -> str:
         """Where the record of that content of a dataset lies, or would lie."""
-        return self._layout.record(dataset.registry, dataset.name, dataset.version, dataset.content)
+        return self._layout.record(dataset.mark)
 
     def get(self, dataset: Dataset) -> Record | None:
         """The record of exactly this content, or None. One that makes no sense counts as none.
@@ -140,6 +149,11 @@ class Records:
         path = self.path(dataset)
         record, self._last_use[path] = _parsed(path)
         return record if record and record.content == dataset.content else None
+
+    def again(self, record: Record) -> Record | None:
+        """What stands in the place of a record now. Raises as `get`."""
+        found, _ = _parsed(self._path(record))
+        return found
 
     def put(self, record: Record) -> None:
         """Write a record, replacing an earlier one of the same content.
@@ -152,7 +166,9 @@ class Records:
             filesystem.publish_bytes(data, self._path(record), durable=self._durable)
 
     def use(self, dataset: Dataset) -> None:
-        """Note that a dataset was used now. On a cache that cannot be written, nothing happens."""
+        """Note that a dataset was used now, where its record may be written to."""
+        if self._read_only:
+            return
         path = self.path(dataset)
         used = self._last_use.get(path)
         if used is None or abs(time.time() - used) > _USE_RESOLUTION:
@@ -177,21 +193,70 @@ class Records:
             if record:
                 yield record
 
-    def every(self) -> Iterator[Record]:
-        """As `all`, for who deletes: what a record that makes no sense names may be needed.
+    def survey(
+        self, known: Mapping[str, float] | None = None
+    ) -> Iterator[tuple[str, float, Record | str]]:
+        """Path, time and content of every record, for who deletes; a text says why there is none.
 
-        Raises:
-            StorageError: one cannot be read, or makes no sense.
+        Args:
+            known: times by path; records that still have theirs are left out.
         """
         for path in self._paths():
-            record, _ = _parsed(path)
-            if record is None:
-                raise StorageError(
-                    f"the record {path} cannot be read; nothing is removed, since it may need it",
-                    hint="if it is of no use, remove that file and fetch its dataset again",
-                    path=path,
-                )
-            yield record
+            try:
+                used = os.stat(path).st_mtime
+                if known and known.get(path) == used:
+                    continue
+                record, used = _read(path)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except OSError as error:
+                yield path, 0.0, os.strerror(error.errno or 0)
+                continue
+            yield path, used, record or "it makes no sense"
+
+    def load(self, mark: str) -> Record | None:
+        """The record of that mark, or None. One that makes no sense counts as none.
+
+        Raises:
+            StorageError: the disk, or its permissions, do not let it be read.
+        """
+        return _parsed(self._layout.record(mark))[0]
+
+    def drop(self, mark: str) -> None:
+        """Remove a record; from now on its dataset is not here."""
+        filesystem.unlink(self._layout.record(mark))
+
+    def looked_at(self) -> Iterator[tuple[str, Record | None, str]]:
+        """Every record by its mark, and where it makes no sense, None and why."""
+        for path in self._paths():
+            mark = path[len(self._layout.records) + 1 : -len(".json")]
+            try:
+                record, _ = _parsed(path)
+            except StorageError as error:
+                yield mark, None, str(error)
+                continue
+            if record and record.mark == mark:
+                yield mark, record, ""
+            elif record:
+                yield mark, None, f"it is the record of {record.mark}"
+            elif os.path.exists(path):
+                yield mark, None, "it cannot be decoded"
+
+    def distrust(self, record: Record) -> Record:
+        """Have all that a record names verified before it is used again.
+
+        It tells a boot that never was, another one each time: what is known of the record in a
+        process that lives long is then not known of this one, which is returned.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        never = Boot("", os.urandom(8).hex())
+        doubtful = msgspec.structs.replace(record, boot=never, durable=False)
+        with disk.storage_errors(f"the record of {record.name} cannot be written"):
+            data = msgspec.json.encode(doubtful)
+            filesystem.publish_bytes(data, self._path(record), durable=True)
+        return doubtful
 
     def contents(self, dataset: Dataset) -> set[str]:
         """The first 8 hex digits of every content recorded for that version of the dataset."""
@@ -203,7 +268,7 @@ class Records:
         return {match[1] for match in found if match}
 
     def _path(self, record: Record) -> str:
-        return self._layout.record(record.registry, record.name, record.version, record.content)
+        return self._layout.record(record.mark)
 
     def _paths(self) -> Iterator[str]:
         for registry in disk.names(self._layout.records):

@@ -67,11 +67,14 @@ class _Summary(msgspec.Struct, frozen=True):
 
 
 class Trees:
-    """The trees of one cache root. With `durable` each is synced before it is published."""
+    """The trees of one cache root. With `durable` each is synced before it is published, with
+    `read_only` it is not noted that one was verified.
+    """
 
-    def __init__(self, layout: Layout, *, durable: bool) -> None:
+    def __init__(self, layout: Layout, *, durable: bool, read_only: bool = False) -> None:
         self._layout = layout
         self._durable = durable
+        self._read_only = read_only
 
     def find(self, sha256: str, recipe: str) -> Tree | None:
         """The tree of a blob, if it is here and can be believed.
@@ -90,8 +93,9 @@ class Trees:
             if not summary.holds:
                 if self.damaged(tree) is not None:
                     return None
-                with suppress(OSError):  # a cache of others; it is verified again next time
-                    self.sync(sha256, recipe)
+                if not self._read_only:
+                    with suppress(OSError):  # a cache of others; it is verified again next time
+                        self.sync(sha256, recipe)
         return tree
 
     def path(self, sha256: str, recipe: str) -> str:
@@ -111,6 +115,46 @@ class Trees:
         except ValueError as error:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
+    def fault(self, sha256: str, recipe: str) -> str:
+        """What is wrong with the list of a tree or with its summary; empty if nothing is.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        folder = self._layout.tree(sha256, recipe)
+        summary = _summary(folder)
+        try:
+            list_sum = fast_sum_of(f"{folder}/{MEMBERS}")
+        except (FileNotFoundError, NotADirectoryError):
+            list_sum = ""
+        if not list_sum or (summary and summary.list_sum != list_sum):
+            return "the list of its members is missing or damaged"
+        if summary is None or summary.sha256 != sha256:
+            return "its summary is missing or damaged"
+        return ""
+
+    def distrust(self, sha256: str, recipe: str) -> None:
+        """Have all of a tree verified before it is used again.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        folder = self._layout.tree(sha256, recipe)
+        with disk.storage_errors("an unpacked archive cannot be given up"):
+            summary = _summary(folder)
+            if summary:
+                doubtful = msgspec.structs.replace(summary, boot=None, durable=False)
+                _write(folder, doubtful, durable=True)
+
+    def forget(self, sha256: str, recipe: str) -> None:
+        """Have a tree count as none; what it holds goes when the cache is pruned.
+
+        Raises:
+            StorageError: the disk does not let it.
+        """
+        with disk.storage_errors("an unpacked archive cannot be given up"):
+            filesystem.unlink(f"{self._layout.tree(sha256, recipe)}/{SUMMARY}")
+
     def is_listed(self, sha256: str, recipe: str) -> bool:
         """True if `members` has something to read."""
         return os.path.exists(f"{self._layout.tree(sha256, recipe)}/{MEMBERS}")
@@ -121,7 +165,7 @@ class Trees:
             (
                 each
                 for each in self.members(tree.sha256, tree.recipe)
-                if not _stands(tree.path, each)
+                if not stands(tree.path, each)
             ),
             None,
         )
@@ -175,6 +219,14 @@ class Trees:
             filesystem.drop(f"{folder}/{_OWNER}")  # last: a draft that nobody owns would stay
             return _tree(folder, summary, recipe)
 
+    def draft_owner(self, folder: str) -> Owner | None:
+        """Who makes a draft; None where nobody knows."""
+        return _owner(folder)
+
+    def disown(self, folder: str) -> None:
+        """Make nothing believe in a tree any more; the first step of removing it."""
+        filesystem.unlink(f"{folder}/{SUMMARY}")
+
     def all(self) -> Iterator[Tree]:
         """Every tree with a summary that makes sense."""
         for shard in disk.names(self._layout.trees):
@@ -215,7 +267,9 @@ class Trees:
                 folder = f"{self._layout.parts}/{name}"
                 owner = _owner(folder)
                 if owner and is_gone(owner):
-                    filesystem.remove_tree(folder)
+                    # Of another user, whose umask keeps others out: it stays until it is old.
+                    with suppress(PermissionError):
+                        filesystem.remove_tree(folder)
 
 
 def _tree(folder: str, summary: _Summary, recipe: str) -> Tree:
@@ -251,7 +305,7 @@ def _owner(folder: str) -> Owner | None:
         return None  # nobody knows whose it is: it stays until it is old
 
 
-def _stands(root: str, member: Member) -> bool:
+def stands(root: str, member: Member) -> bool:
     """True if the member is as it was written."""
     path = f"{root}/{member.path}"
     try:
@@ -276,7 +330,7 @@ def _mend(folder: str, draft: str, *, durable: bool) -> None:
     root, better = f"{folder}/{FILES}", f"{draft}/{FILES}"
     filesystem.make_folder(root)
     for member in read(f"{draft}/{MEMBERS}"):
-        if _stands(root, member):
+        if stands(root, member):
             continue
         path = f"{root}/{member.path}"
         if os.path.isdir(path) and not os.path.islink(path):

@@ -10,10 +10,11 @@ pay, for files above `SMALL`; the small files of a dataset are covered by the lo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dscache import disk
@@ -33,7 +34,7 @@ from dscache.transfer.download import Download, State, Tried
 from dscache.transfer.extraction import Extraction, Extractions
 from dscache.transfer.failures import failure_of, manual
 from dscache.transfer.hashing import hashing_threads
-from dscache.transfer.here import tree_of
+from dscache.transfer.here import lent, tree_of
 from dscache.transfer.pool import Pool, Task
 from dscache.transfer.sink import Memory, Trailed
 from dscache.transfer.space import FULL, too_little
@@ -57,10 +58,18 @@ class Limits:
 
 
 class Delivery:
-    """Delivers the wants of one call."""
+    """Delivers the wants of one call; what `layers` have is copied from there."""
 
-    def __init__(self, store: Store, source: Source, limits: Limits, emit: Emit) -> None:
+    def __init__(
+        self,
+        store: Store,
+        source: Source,
+        limits: Limits,
+        emit: Emit,
+        layers: Sequence[Store] = (),
+    ) -> None:
         self._store = store
+        self._layers = layers
         self._limits = limits
         self._emit = emit
         self._executor: ThreadPoolExecutor = hashing_threads()
@@ -188,23 +197,30 @@ class Delivery:
         return replace(artifact, urls=local)
 
     def _begin(self, key: str, artifact: Artifact) -> Download:
+        path = lent(self._layers, artifact) or ""
+        if path:
+            artifact = replace(artifact, urls=(Path(path).as_uri(), *artifact.urls))
         artifact = self._usable(artifact)
-        return Download(
+        download = Download(
             key=key,
             artifact=artifact,
-            sink=self._sink(key, artifact),
+            sink=self._sink(key, artifact, path),
             emit=self._emit,
             policy=self._limits.policy,
             budget=self._budget,
             limit=self._limits.max_unknown_size,
         )
+        if path:
+            download.division.is_possible = False  # nobody else is asked as long as it is copied
+        return download
 
-    def _sink(self, key: str, artifact: Artifact) -> Memory | Trailed:
+    def _sink(self, key: str, artifact: Artifact, path: str) -> Memory | Trailed:
+        """Where the bytes go; `path` is a file that should have them already."""
         algorithms = [digest.algorithm for digest in artifact.digests]
         if is_small(artifact):
             return Memory(algorithms)
         with disk.storage_errors(f"{artifact.path} cannot be stored"):
-            part = self._parts.begin(key, artifact.size)
+            part = self._parts.begin(key, artifact.size, path)
         unpacking = self._extractions.follow(artifact, key, part.path)
         return Trailed(part, algorithms, self._executor, unpacking)
 
@@ -249,13 +265,15 @@ class Delivery:
 
     def _stored(self, want: Want, download: Download) -> Delivered:
         """The blob of a download that has ended, or why there is none."""
-        delivered = Delivered(want, downloaded=download.received, resumed=download.kept)
+        is_new = download.url in want.artifact.urls
+        resumed = download.kept if is_new else 0
+        delivered = Delivered(want, downloaded=download.received, resumed=resumed)
         try:
             samples = [self._set_aside(want, tried) for tried in download.tried]
             if download.state is State.DONE:
                 blob = self._publish(want.artifact, download)
                 self._emit(Finished(download.key, blob.size))
-                return replace(delivered, blob=blob, is_new=True)
+                return replace(delivered, blob=blob, is_new=is_new)
             download.sink.keep()
             kept = download.sink.count
             error = failure_of(download.artifact, download.tried, kept, samples)

@@ -29,7 +29,7 @@ def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
     needed = 0
     for each in sized:
         identity = each.identity
-        is_here = identity and store.blobs.may_have(identity)
+        is_here = identity and store.blobs.where(identity)
         if not (is_here or (each.unpack and tree_of(store, each))):
             has = 0 if is_small(each) else parts.room(claim_key(each))
             needed += max(0, (each.size or 0) - has)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from dscache import disk, filesystem
+from dscache.digest import fast_sum_of
 from dscache.errors import InvalidFile, StorageError
 from dscache.view.items import Item
 from dscache.view.links import Ways, shown_otherwise, stands_as
@@ -31,14 +32,19 @@ def is_whole(folder: str, looks: Sequence[tuple[str, int]]) -> bool:
     return True
 
 
-def is_sound(folder: str, items: Iterable[Item]) -> bool:
+def is_sound(
+    folder: str, items: Iterable[Item], sum_of: Callable[[str], str] = fast_sum_of
+) -> bool:
     """A thorough look: every file is a link to its source, or has the right bytes as a copy.
+
+    Args:
+        sum_of: how the xxh3_128 of a copy is found.
 
     Raises:
         StorageError: the disk does not let it be looked at.
     """
     with disk.storage_errors(f"the view {folder} cannot be read"):
-        return all(stands_as(f"{folder}/{item.path}", item) for item in items)
+        return all(stands_as(f"{folder}/{item.path}", item, sum_of) for item in items)
 
 
 def build(folder: str, items: Iterable[Item]) -> None:

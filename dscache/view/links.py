@@ -17,10 +17,10 @@ from dscache.view.items import Item
 _OTHER_CASE = str.maketrans(ascii_letters, ascii_letters.swapcase())
 
 
-def stands_as(path: str, item: Item) -> str:
+def stands_as(path: str, item: Item, sum_of: Callable[[str], str] = fast_sum_of) -> str:
     """How the right content stands at `path` already, "" if it does not.
 
-    For a file it is a link mode, for a folder or a link its kind.
+    For a file it is a link mode, for a folder or a link its kind. `sum_of` gives its xxh3_128.
     """
     if item.kind == "folder":
         return "folder" if os.path.isdir(path) else ""
@@ -36,7 +36,7 @@ def stands_as(path: str, item: Item) -> str:
         return ""
     if _is_file_of(item, found):
         return "symlink" if linked else "hardlink"
-    return "copy" if fast_sum_of(path) == item.xxh3_128 else ""
+    return "copy" if sum_of(path) == item.xxh3_128 else ""
 
 
 class Ways:

@@ -1,0 +1,214 @@
+"""The inventory: what the cache holds, and how many datasets need each blob and each tree.
+
+It is made for a million blobs: each is a number, and what is known of it stands in arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from dscache import disk
+from dscache.store import Record, Store
+
+
+class Archive(msgspec.Struct, frozen=True):
+    """An archive that a dataset has unpacked: path, sha256, and the recipe of its tree."""
+
+    path: str
+    sha256: str
+    recipe: str
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """One dataset.
+
+    Attributes:
+        mark: as the store knows it.
+        reference: as people know it.
+        last_used: in seconds since 1970.
+        size: bytes of its files as they stand in it.
+        things: the numbers of the blobs and trees that it needs, each once.
+    """
+
+    mark: str
+    registry: str
+    name: str
+    version: str
+    reference: str
+    last_used: float
+    size: int
+    things: array[int]
+    archives: tuple[Archive, ...]
+
+
+class Inventory:
+    """What there is.
+
+    Attributes:
+        datasets: those with a record.
+        unreadable: records that cannot be read, and why: nobody knows what they need.
+        sizes: bytes of each blob and tree, as its record gives them.
+        holders: how many datasets need it.
+        links: how often it stands in views.
+        present: 1 where it is here.
+        strays: path, and bytes, of blobs and trees that no record names.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.datasets: list[Holding] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self.sizes = array("q")
+        self.holders = array("I")
+        self.links = array("I")
+        self.strays: list[str] = []
+        self._store = store
+        self._numbers: dict[bytes, int] = {}
+        self._read()
+        self.present = bytearray(len(self.sizes))
+        self._look()
+        self._keys = list(self._numbers)
+
+    def blob(self, sha256: str) -> int | None:
+        """The number of a blob; None if no record names it."""
+        return self._numbers.get(bytes.fromhex(sha256))
+
+    def path(self, number: int) -> str:
+        """Where a blob or tree lies."""
+        key = self._keys[number]
+        sha256, recipe = key[:32].hex(), key[32:].decode()
+        layout = self._store.layout
+        return layout.tree(sha256, recipe) if recipe else layout.blob(sha256)
+
+    def users(self, number: int, but: Archive) -> list[str]:
+        """The datasets that need a blob, but those that have it as that archive alone."""
+        return [
+            each.reference
+            for each in self.datasets
+            if number in each.things and all(one.sha256 != but.sha256 for one in each.archives)
+        ]
+
+    def is_tree(self, number: int) -> bool:
+        """True for a tree."""
+        return len(self._keys[number]) > 32
+
+    def target(self, number: int) -> str:
+        """A blob by its sha256, a tree by its path: how removals name them."""
+        return self.path(number) if self.is_tree(number) else self._keys[number].hex()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs and trees that records name and that are here."""
+        return sum(size for size, here in zip(self.sizes, self.present, strict=True) if here)
+
+    def _read(self) -> None:
+        for path, used, record in self._store.records.survey():
+            if isinstance(record, Record):
+                self.datasets.append(self._taken(record, used))
+            else:
+                self.unreadable.append((path, record))
+
+    def _taken(self, record: Record, used: float) -> Holding:
+        things = array("I")
+        seen: set[int] = set()
+        for key, size, links in self._needs(record):
+            number = self._number(key, size)
+            self.links[number] += links
+            if number not in seen:
+                seen.add(number)
+                self.holders[number] += 1
+                things.append(number)
+        return Holding(
+            mark=record.mark,
+            registry=record.registry,
+            name=record.name,
+            version=record.version,
+            reference=str(record.reference),
+            last_used=used,
+            size=record.size,
+            things=things,
+            archives=tuple(Archive(each.path, each.sha256, each.recipe) for each in record.trees),
+        )
+
+    def _needs(self, record: Record) -> Iterator[tuple[bytes, int, int]]:
+        """Key, bytes, and number of links in the view of all that a dataset needs."""
+        for file in record.files:
+            yield bytes.fromhex(file.sha256), file.size, 1
+        for each in record.trees:
+            key = bytes.fromhex(each.sha256)
+            yield key, each.size, 0
+            yield key + each.recipe.encode(), each.bytes, 1
+        for sha256 in record.keeps:
+            yield bytes.fromhex(sha256), _size(self._store.layout.blob(sha256)), 1
+
+    def _number(self, key: bytes, size: int) -> int:
+        number = self._numbers.setdefault(key, len(self.sizes))
+        if number == len(self.sizes):
+            self.sizes.append(size)
+            self.holders.append(0)
+            self.links.append(0)
+        return number
+
+    def _look(self) -> None:
+        """What of it is here, and what else."""
+        layout = self._store.layout
+        for sha256 in hashes_below(layout.blobs):
+            self._found(bytes.fromhex(sha256), layout.blob(sha256))
+        for name in names_below(layout.trees):
+            sha256, _, rest = name.partition(".")
+            if not is_hash(sha256):
+                continue
+            recipe = rest.rpartition("-")[0]
+            path = f"{layout.trees}/{name[:2]}/{name[2:]}"
+            is_current = path == layout.tree(sha256, recipe)
+            self._found(bytes.fromhex(sha256) + recipe.encode() if is_current else b"", path)
+
+    def _found(self, key: bytes, path: str) -> None:
+        number = self._numbers.get(key)
+        if number is None:
+            self.strays.append(path)
+        else:
+            self.present[number] = 1
+
+
+def names_below(folder: str) -> Iterator[str]:
+    """The names two levels down, each with that of its folder before it: how hashes are stored."""
+    for shard in disk.names(folder):
+        yield from (shard + name for name in _names(f"{folder}/{shard}"))
+
+
+def hashes_below(folder: str) -> Iterator[str]:
+    """The names of `names_below` that are a sha256."""
+    return (name for name in names_below(folder) if is_hash(name))
+
+
+def _names(folder: str) -> Iterable[str]:
+    """Unsorted, since there may be very many."""
+    with disk.storage_errors("the cache cannot be read"):
+        try:
+            return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+
+def sha256_in(target: str) -> str:
+    """The sha256 of a blob, or of the archive of a tree, given as it is or by its path."""
+    return "".join(target.split("/")[-2:])[:64]
+
+
+def is_hash(text: str) -> bool:
+    """True for a sha256 in hex."""
+    try:
+        return len(text) == 64 and bool(bytes.fromhex(text))
+    except ValueError:
+        return False
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,206 @@
+"""Removing what was planned: said first, looked at once more, then taken away.
+
+Each batch is said in `store.removals`, so that who wants something of it waits for a moment; then
+leases, pins, roots and records are read anew, and what is needed by now is kept. A process that is
+killed in the middle leaves things that nothing names, which the next prune removes: of a dataset
+the record goes first, of a tree its summary.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from dscache import disk, filesystem
+from dscache.errors import StorageError
+from dscache.pruning.inventory import is_hash, sha256_in
+from dscache.pruning.policy import Limits
+from dscache.pruning.protection import Protection
+from dscache.results import Kept, Plan, Removal
+from dscache.store import Record, Store
+
+#: Datasets, and blobs and trees, that are said together.
+_DATASETS, _THINGS = 100, 5000
+_NEEDED = "it is needed by now"
+
+Target = TypeVar("Target")
+
+
+def execute(store: Store, plan: Plan, limits: Limits) -> Plan:
+    """Remove what was planned, but for what is needed by now.
+
+    Returns:
+        What was done: `freed_bytes` is what the filesystem got back.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    return _Removing(store, plan, limits).run()
+
+
+class _Removing:
+    def __init__(self, store: Store, plan: Plan, limits: Limits) -> None:
+        self._store = store
+        self._plan = plan
+        self._limits = limits
+        self._removed: list[Removal] = []
+        self._kept = list(plan.kept)
+        self._freed = 0
+        # What nothing names once the datasets are gone: blobs by their sha256, trees by their path;
+        # with the row of the plan where they have one of their own.
+        self._orphans: dict[str, Removal | None] = {}
+        self._records: dict[str, float] = {}
+
+    def run(self) -> Plan:
+        with disk.storage_errors("the cache cannot be pruned"):
+            self._note_roots()
+            rows = [row for row in self._plan.removed if row.kind == "dataset"]
+            for batch in _batches(rows, _DATASETS):
+                self._remove_datasets(batch)
+            for row in self._plan.removed:
+                if row.kind in ("archive", "blob", "tree"):
+                    self._orphans[row.target] = row
+                elif row.kind != "dataset":
+                    self._try(row, partial(self._remove, row.target))
+            self._remove_orphans()
+        return Plan(tuple(self._removed), tuple(self._kept), self._freed)
+
+    def _note_roots(self) -> None:
+        """Since when projects and folders of users are gone."""
+        protection = self._protection()
+        for noted, known in protection.missing:
+            self._store.roots.put(noted, known)
+
+    def _protection(self) -> Protection:
+        return Protection(self._store, self._limits, self._store.clock())
+
+    def _remove_datasets(self, rows: Sequence[Removal]) -> None:
+        marks = {row.target: self._mark_of(row) for row in rows}
+        with self._store.removals.said(marks.values()):
+            protection = self._protection()
+            for row in rows:
+                mark = marks[row.target]
+                if why := protection(mark):
+                    self._keep(row, why)
+                elif row.target == mark or self._store.records.load(mark) is None:
+                    self._try(row, partial(self._remove_dataset, mark))
+                else:
+                    self._keep(row, _NEEDED)
+
+    def _remove_dataset(self, mark: str) -> None:
+        record = self._store.records.load(mark)
+        if record:
+            self._orphans.update(dict.fromkeys(self._needs(record)))
+            self._store.records.drop(mark)
+        self._remove(self._store.layout.view_of(mark))
+
+    def _mark_of(self, row: Removal) -> str:
+        """A view that no record names is planned by its path."""
+        if not row.target.startswith(self._store.layout.views):
+            return row.target
+        registry, name, version = row.target[len(self._store.layout.views) + 1 :].split("/")
+        return f"{registry}/{name}@{version}"
+
+    def _needs(self, record: Record, *, archives: bool = True) -> Iterator[str]:
+        """All that a record names."""
+        yield from (file.sha256 for file in record.files)
+        yield from record.keeps
+        for each in record.trees:
+            yield self._store.layout.tree(each.sha256, each.recipe)
+            if archives:
+                yield each.sha256
+
+    def _remove_orphans(self) -> None:
+        if not self._orphans:
+            return
+        self._leave_out_needed()
+        for batch in _batches(list(self._orphans), _THINGS):
+            with self._store.removals.said({sha256_in(target) for target in batch}):
+                protection = self._protection()
+                self._leave_out_needed()
+                for target in batch:
+                    if target in self._orphans:
+                        self._remove_orphan(target, protection)
+
+    def _remove_orphan(self, target: str, protection: Protection) -> None:
+        row = self._orphans[target]
+        bringer = protection.bringer(sha256_in(target))
+        if bringer:
+            self._keep(row, f"{bringer} is bringing it")
+        elif protection.broken:
+            self._keep(row, protection.broken)
+        else:
+            kind = "blob" if is_hash(target) else "tree"
+            unplanned = Removal(kind, f"sha256:{sha256_in(target)}", 0, "", target)
+            self._try(row or unplanned, partial(self._take_away, target), is_planned=bool(row))
+
+    def _take_away(self, target: str) -> None:
+        if not is_hash(target):
+            self._store.trees.disown(target)
+            self._remove(target)
+            return
+        self._remove(self._store.layout.blob(target))
+        filesystem.unlink(self._store.layout.proof(target))
+
+    def _leave_out_needed(self) -> None:
+        """Keep what records name that are new or have changed since they were last read."""
+        for path, used, record in self._store.records.survey(self._records):
+            self._records[path] = used
+            if isinstance(record, str):
+                self._leave_out(list(self._orphans), f"a record cannot be read: {path}")
+                return
+            archives = {each.sha256 for each in record.trees}
+            self._leave_out(self._needs(record, archives=False), _NEEDED)
+            self._leave_out((each for each in archives if not self._is_archive(each)), _NEEDED)
+
+    def _is_archive(self, sha256: str) -> bool:
+        row = self._orphans.get(sha256)
+        return row is not None and row.kind == "archive"
+
+    def _leave_out(self, targets: Iterable[str], why: str) -> None:
+        for target in targets:
+            if target in self._orphans:
+                self._keep(self._orphans.pop(target), why)
+
+    def _try(self, row: Removal, step: Callable[[], None], *, is_planned: bool = True) -> None:
+        """Take one step; what the disk does not let go is kept, and said."""
+        try:
+            step()
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            self._keep(row, f"it cannot be removed: {os.strerror(error.errno or 0)}")
+            return
+        if is_planned:
+            self._removed.append(row)
+
+    def _keep(self, row: Removal | None, why: str) -> None:
+        if row:
+            self._kept.append(Kept(row.name, row.bytes, why))
+
+    def _remove(self, path: str) -> None:
+        """Remove a file or a folder, and count what the disk gets back."""
+        if os.path.isdir(path) and not os.path.islink(path):
+            for parent, _, names in os.walk(path):
+                for name in names:
+                    self._unlink(f"{parent}/{name}")
+            filesystem.remove_tree(path)
+        else:
+            self._unlink(path)
+
+    def _unlink(self, path: str) -> None:
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return
+        filesystem.unlink(path)
+        self._freed += disk.taken(found) if found.st_nlink == 1 else 0
+
+
+def _batches(targets: Iterable[Target], size: int) -> Iterator[list[Target]]:
+    rest = iter(targets)
+    while batch := list(islice(rest, size)):
+        yield batch
