@@ -102,7 +102,8 @@ class Bringing:
         others: list[Job] = []
         try:
             for job in jobs:
-                self._call.hold(job.dataset)
+                if not self._call.holds(job.dataset):
+                    self._call.hold(job.dataset)
             self._bring_manifests([job for job in jobs if job.dataset.manifest])
             others = [job for job in jobs if not self._claim(job)]
             if ours := [job for job in jobs if job not in others]:

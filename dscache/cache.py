@@ -14,7 +14,7 @@ from typing import TypedDict, Unpack
 
 from dscache.call import Call, folder_of
 from dscache.errors import DscacheError, NotCached
-from dscache.events import Emit
+from dscache.events import Emit, to_log
 from dscache.fetching import fetch
 from dscache.keeping import Keeping, StrPath
 from dscache.layers import standing
@@ -291,12 +291,14 @@ class Cache(Keeping):
         return [fetched[each] if isinstance(each, Wish) else each for each in results]
 
     def _call(self, options: FetchOptions) -> Call:
-        return self._open(
-            options.get("progress"),
-            offline=options.get("offline"),
-            registry_max_age=0 if options.get("refresh") else None,
-            keep_archives=options.get("keep_archives"),
-        )
+        found = self.settings
+        if options.get("offline") is not None:
+            found = found.override(offline=options["offline"])
+        if options.get("refresh"):
+            found = found.override(registry_max_age=0)
+        if options.get("keep_archives") is not None:
+            found = found.override(keep_archives=options["keep_archives"])
+        return Call(found, options.get("progress") or to_log)
 
 
 def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:

@@ -40,6 +40,8 @@ class Call:
             lock_timeout=settings.lock_timeout,
             emit=emit,
         )
+        #: Keeps what the call gives out; by default as long as the process lives.
+        self.lease: Lease = self.store.leases.of_process()
         self.lookup = Lookup(settings, self.open_place, emit)
 
     def __enter__(self) -> Call:
@@ -54,26 +56,23 @@ class Call:
         if "sources" in self.__dict__:
             self.sources.close()
 
-    @cached_property
-    def lease(self) -> Lease:
-        """What keeps what the call gives out; by default as long as the process lives."""
-        return self.store.leases.of_process()
+    def holds(self, dataset: Dataset) -> bool:
+        """True if no prune takes a dataset, as long as the lease of this call lasts."""
+        return self.lease.has(dataset.mark)
 
-    def hold(self, dataset: Dataset) -> bool:
-        """Keep a dataset from every prune; True if it was not held before.
-
-        Who is told that it was not looks again whether the dataset is there.
-        """
+    def hold(self, dataset: Dataset) -> None:
+        """Keep a dataset from every prune; once this returns, none that began before goes on."""
+        mark = dataset.mark
         try:
-            is_new = self.lease.add(dataset.mark)
+            self.lease.add(mark)
+            self.let_pass([mark], str(dataset.reference))
+            self.lease.confirm(mark)
+        except StorageError:  # a removal that does not end; it is an OSError too
+            raise
         except OSError as error:
             if error.errno not in READ_ONLY:  # who may not write to a cache does not prune it
                 reason = os.strerror(error.errno or 0)
                 self.emit(Notice(f"{dataset.name} is not kept from a prune: {reason}"))
-            return False
-        if is_new:
-            self.let_pass([dataset.mark], str(dataset.reference))
-        return is_new
 
     def let_pass(self, what: Iterable[str], name: str) -> None:
         """Wait for prunes that are just removing any of these (marks, or sha256 of blobs)."""
@@ -90,7 +89,6 @@ class Call:
     def layers(self) -> list[Store]:
         """The caches of others that are looked into before one's own, in their order."""
         found: list[Store] = []
-        own = os.path.realpath(self.settings.cache_dir)
         for folder in map(folder_of, self.settings.read_from):
             try:
                 layer = Store(folder, read_only=True)
@@ -99,7 +97,7 @@ class Call:
             except StorageError as error:
                 self._tell_left_out(folder, error)
             else:
-                if os.path.realpath(folder) != own:
+                if os.path.realpath(folder) != os.path.realpath(self.settings.cache_dir):
                     found.append(layer)
         return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import msgspec
 
@@ -186,10 +186,13 @@ def units(store: Store, records: Sequence[Record], *, unnamed: bool) -> list[Uni
             blob = Unit(file.size, file.sha256, file.xxh3_128)
             found[blob.position] = blob
     named = {(each.sha256, each.recipe) for each in found.values()}
-    kept = (Unit(_size(store, sha256), sha256) for each in records for sha256 in each.keeps)
-    for unit in (*kept, *(_unnamed(store) if unnamed else ())):
-        if (unit.sha256, unit.recipe) not in named:
-            found.setdefault(unit.position, unit)
+    for sha256 in {sha256 for each in records for sha256 in each.keeps}:
+        if (sha256, "") not in named:
+            named.add((sha256, ""))
+            kept = Unit(_size(store, sha256), sha256)
+            found[kept.position] = kept
+    if unnamed:
+        found |= {each.position: each for each in _unnamed(store, named)}
     return [found[position] for position in sorted(found)]
 
 
@@ -202,8 +205,10 @@ def is_changed(path: str, since: float) -> bool:
     return max(found.st_mtime, found.st_ctime) >= since
 
 
-def fault_of(record: Record) -> str:
-    """What a record says that no record can say; empty for one that is sane."""
+def fault_of(record: Record, mark: str) -> str:
+    """What a record says that the record of that mark cannot say; empty for one that is sane."""
+    if record.mark != mark:
+        return f"it is that of {record.mark}"
     try:
         for file in record.files:
             check_path(file.path)
@@ -223,15 +228,17 @@ def _check(sha256: str, size: int, xxh3_128: str) -> None:
         raise ValueError(f"a file of {size} bytes with sha256 {sha256!r} and xxh3_128 {xxh3_128!r}")
 
 
-def _unnamed(store: Store) -> Iterator[Unit]:
-    """Every blob and tree of the store, known by nothing but its name."""
+def _unnamed(store: Store, named: Container[tuple[str, str]]) -> Iterator[Unit]:
+    """The other blobs and trees of the store, known by nothing but their names."""
     for shard in disk.names(store.layout.blobs):
         for name in disk.names(f"{store.layout.blobs}/{shard}"):
-            if _SHA256.fullmatch(sha256 := shard + name):
+            sha256 = shard + name
+            if (sha256, "") not in named and _SHA256.fullmatch(sha256):
                 yield Unit(_size(store, sha256), sha256, may_be_gone=True)
     for tree in store.trees.all():
         folder = store.layout.tree(tree.sha256, tree.recipe)
-        if os.path.dirname(tree.path) == folder:  # and not one of an older way of unpacking
+        # One of an older way of unpacking is nobody's any more.
+        if (tree.sha256, tree.recipe) not in named and os.path.dirname(tree.path) == folder:
             yield Unit(tree.bytes, tree.sha256, "", tree.recipe, tree.files)
 
 

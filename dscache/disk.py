@@ -120,7 +120,7 @@ def _closed(path: object) -> str:
         return advice
     return (
         f"it belongs to user {owner}, and is closed to you; in a cache of a group everybody sets "
-        f"`umask 002`, and opens with `chmod g+ws` what folders they have made without; or {advice}"
+        f"`umask 002`, and `dscache doctor` says how to open what was made without; or {advice}"
     )
 
 

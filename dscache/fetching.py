@@ -12,8 +12,8 @@ from dscache import view
 from dscache.call import Call
 from dscache.errors import DscacheError, StorageError
 from dscache.events import Notice
-from dscache.hits import hit, is_listed, view_of
-from dscache.layers import layered
+from dscache.hits import is_listed, view_of
+from dscache.layers import standing
 from dscache.quantities import show_size
 from dscache.results import Fetched
 from dscache.store import Store
@@ -38,7 +38,7 @@ def fetch(
             withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
             call.emit(Notice(withdrawn))
         try:
-            stores[wish], found = _look(call, wish)
+            stores[wish], found = standing(call, wish)
             if found and target and not is_listed(stores[wish], wish.dataset):
                 found = None  # what to place is not known any more
         except DscacheError as error:
@@ -61,17 +61,6 @@ def fetch(
         wish: found if found.error else _placed(call, stores[wish], wish, found, target)
         for wish, found in results.items()
     }
-
-
-def _look(call: Call, wish: Wish) -> tuple[Store, Fetched | None]:
-    """What stands in a layer, or in the cache, where it is kept from now on."""
-    store, found = layered(call, wish)
-    if found is None:
-        found = hit(store, wish)
-        if found and call.hold(wish.dataset):
-            found = hit(store, wish)  # a prune may have come between
-            store.counters.add(Counts(hits=1, saved=found.size if found else 0))
-    return store, found
 
 
 def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:

@@ -83,15 +83,15 @@ def _has_all(store: Store, wish: Wish, record: Record) -> bool:
     """True if everything of the dataset that may match has been recorded."""
     files = {file.path for file in record.files}
     if wish.dataset.manifest:
-        listed = _listed(store, wish.dataset)
-        return listed is not None and not any(
-            wish.wants(path) and path not in files for path in listed
+        paths = listed(store, wish.dataset)
+        return paths is not None and not any(
+            wish.wants(path) and path not in files for path in paths
         )
     trees = {each.path for each in record.trees}
     return all(needed.path in (trees if needed.unpack else files) for needed in wish.needed())
 
 
-def _listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
+def listed(store: Store, dataset: Dataset) -> Iterable[str] | None:
     """The paths of all files of a dataset with a manifest; None where that is not here."""
     listing = dataset.manifest
     blob = store.blobs.find(listing.file.digests) if listing else None

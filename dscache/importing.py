@@ -33,6 +33,7 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
         raise NotFound(f"{dataset.reference} has a manifest; its files cannot be imported")
     call.store.prepare()
     wish = Wish(dataset)
+    call.hold(dataset)
     with call.store.leases.new() as lease:
         with disk.storage_errors("the cache cannot be written"):
             lease.announce(digest for each in dataset.artifacts for digest in each.digests)

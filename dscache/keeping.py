@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 from dscache import settings
 from dscache.call import Call, folder_of
@@ -12,7 +11,7 @@ from dscache.errors import UsageError
 from dscache.events import Emit, to_log
 from dscache.model import Reference
 from dscache.quantities import parse_duration, parse_size
-from dscache.results import Cached, Plan, Usage, Verified
+from dscache.results import Cached, Diagnosis, Plan, Usage, Verified
 from dscache.settings import Settings
 
 #: What `Keeping.usage` can group by.
@@ -175,6 +174,25 @@ class Keeping:
         with self._open() as call:
             return usage.usage(call, by)
 
-    def _open(self, progress: Emit | None = None, **arguments: Any) -> Call:
-        """A call with the settings in force now; arguments that are not None go before them."""
-        return Call(self.settings.override(**arguments), progress or to_log)
+    def diagnose(self, *, peer: bool = False, progress: Emit | None = None) -> Diagnosis:
+        """Look at the cache folder, its filesystem, the configuration and the registries.
+
+        Raises nothing for what is wrong: that stands in the result. A cache folder that is not
+        there is made, as a fetch would make it.
+
+        Args:
+            peer: wait for another host that has the same folder and does the same (some minutes),
+                and find out whether locks exclude between the two.
+            progress: called with notices; default: they are logged.
+        """
+        from dscache import doctor
+        from dscache.settings import salvaged
+
+        found, problems = (self._settings, []) if self._settings else salvaged()
+        if self._root is not None:
+            found = found.override(cache_dir=self._root)
+        return doctor.diagnose(found, problems, peer=peer, emit=progress or to_log)
+
+    def _open(self, progress: Emit | None = None) -> Call:
+        """A call with the settings in force now."""
+        return Call(self.settings, progress or to_log)

@@ -11,6 +11,7 @@ from dscache.errors import StorageError
 from dscache.hits import hit
 from dscache.results import Fetched
 from dscache.store import Store
+from dscache.store.counters import Counts
 from dscache.wishes import Wish
 
 
@@ -19,6 +20,8 @@ def layered(call: Call, wish: Wish) -> tuple[Store, Fetched | None]:
 
     Where none has, one's own cache, not looked into yet.
     """
+    if not call.settings.read_from:  # as mostly; a hit is over soon
+        return call.store, None
     for layer in call.layers[:]:
         try:
             if found := hit(layer, wish):
@@ -29,6 +32,16 @@ def layered(call: Call, wish: Wish) -> tuple[Store, Fetched | None]:
 
 
 def standing(call: Call, wish: Wish) -> tuple[Store, Fetched | None]:
-    """As `layered`, and one's own cache is looked into as well."""
+    """As `layered`, and one's own cache is looked into as well; what it has is kept from prunes."""
     store, found = layered(call, wish)
-    return (store, found) if found else (store, hit(store, wish))
+    if found:
+        return store, found
+    if call.holds(wish.dataset):
+        return store, hit(store, wish)
+    if not store.records.has(wish.dataset):
+        return store, None
+    call.hold(wish.dataset)
+    found = hit(store, wish)
+    if found:
+        store.counters.add(Counts(hits=1, saved=found.size))
+    return store, found

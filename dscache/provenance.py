@@ -28,6 +28,7 @@ class Provenance:
         self._call = call
         self._record = record
         self._known: dict[str, Artifact] | DscacheError | None = None
+        self._content = ""
 
     def artifact(self, row: File | Unpacked, recipe: str) -> Artifact:
         """What to ask for to get a file of the record again, or with a recipe what it unpacks to.
@@ -48,6 +49,18 @@ class Provenance:
             raise NotFound(f"its registry has no {row.path} of {self._record.reference} any more")
         return replace(made, urls=known.urls, manual=known.manual)
 
+    def contradicts(self, row: File | Unpacked) -> bool:
+        """True if by the registry the dataset holds another file there: the record is wrong.
+
+        Raises:
+            DscacheError: it cannot be asked.
+        """
+        known = self._artifacts().get(row.path) if self._record.registry != REGISTRY else None
+        if known is None or self._content != self._record.content:
+            return False
+        identity = known.identity
+        return bool(identity and identity.algorithm == "sha256" and identity.hex != row.sha256)
+
     def _artifacts(self) -> dict[str, Artifact]:
         """What the registry lists now, by path."""
         if self._known is None:
@@ -62,6 +75,7 @@ class Provenance:
     def _listed(self) -> Iterable[Artifact]:
         record = self._record
         dataset = self._call.lookup.find(Reference(record.name, record.registry, record.version))
+        self._content = dataset.content
         if dataset.manifest is None:
             return dataset.artifacts
         local = dataset.base.startswith("file:")

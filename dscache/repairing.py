@@ -42,6 +42,7 @@ class Repair:
     ) -> None:
         self._call = call
         self._store = call.store
+        self._records = dict(records)
         self._findings = findings
         self._things = {(each.sha256, each.recipe) for each in findings if each.sha256}
         self._needed = {thing for record in records.values() for thing in _needed(record)}
@@ -51,6 +52,7 @@ class Repair:
             for mark, record in records.items()
             if mark in views or not self._things.isdisjoint(_held(record))
         }
+        self._known: dict[str, Provenance] = {}
         self._reasons: dict[Thing | str, str] = {}
 
     def run(self) -> dict[Finding, str]:
@@ -65,10 +67,13 @@ class Repair:
             for mark in self._damaged:
                 lease.add(mark)
             for mark, record in [*self._damaged.items()]:
-                if store.records.again(record) != record:
+                if store.records.load(mark) != record:
                     del self._damaged[mark]  # removed, or done anew, which its fetch has proven
             dropped = {
                 sha256 for sha256, recipe in self._things if recipe and not self._has(sha256)
+            }
+            self._known = {
+                mark: Provenance(self._call, each) for mark, each in self._damaged.items()
             }
             doubtful = self._distrust()
             self._set_aside()
@@ -77,10 +82,10 @@ class Repair:
                 self._restore(record, doubtful[mark])
             for each in self._findings:
                 if each.kind == "record":
-                    self._reasons[each.mark] = recover(self._call, each)
+                    self._recover(each)
             if dropped:
                 self._drop(dropped)
-            return {each: self._reason(each) for each in self._findings if not self._is_right(each)}
+            return {each: self._reason(each) for each in self._remaining()}
 
     def _distrust(self) -> dict[str, Record]:
         """Take back what vouches for the damaged files; the records as they are then."""
@@ -139,8 +144,7 @@ class Repair:
 
     def _bring(self) -> None:
         """Bring everything again, from one dataset that has it after the other."""
-        known = {mark: Provenance(self._call, each) for mark, each in self._damaged.items()}
-        missing = {thing: self._sources(thing, known) for thing in sorted(self._things)}
+        missing = {thing: self._sources(thing) for thing in sorted(self._things)}
         while missing:
             wants: list[tuple[Thing, Artifact]] = []
             for thing, sources in [*missing.items()]:
@@ -155,17 +159,13 @@ class Repair:
                 self._reasons |= {thing: str(error) for thing, _ in wants}
                 return
 
-    def _sources(self, thing: Thing, known: Mapping[str, Provenance]) -> Iterator[Artifact]:
-        sha256, recipe = thing
+    def _sources(self, thing: Thing) -> Iterator[Artifact]:
         for mark, record in self._damaged.items():
-            trees = [each for each in record.trees if recipe in ("", each.recipe)]
-            rows: list[File | Unpacked] = [*([] if recipe else record.files), *trees]
-            for row in rows:
-                if row.sha256 == sha256:
-                    try:
-                        yield known[mark].artifact(row, recipe)
-                    except DscacheError as error:
-                        self._reasons[thing] = str(error)
+            for row in _rows(record, thing):
+                try:
+                    yield self._known[mark].artifact(row, thing[1])
+                except DscacheError as error:
+                    self._reasons[thing] = str(error)
 
     def _brought(self, wants: Sequence[tuple[Thing, Artifact]]) -> Iterator[Thing]:
         if not wants:
@@ -181,11 +181,14 @@ class Repair:
 
     def _restore(self, record: Record, doubtful: Record) -> None:
         """Mend the view of a record, and let it say again what it said, if all of it is right."""
-        things = self._things & _needed(record)
-        if not all(self._is_whole(thing) for thing in things):
+        store, things = self._store, self._things & _needed(record)
+        if lost := [thing for thing in things if not self._is_whole(thing)]:
+            if self._is_mistaken(record, lost):
+                path = store.layout.record(record.mark)
+                problem = "it names another file than its registry"
+                self._recover(Finding("record", path, problem, mark=record.mark))
             return
-        store, folder = self._store, folder_of(self._store, record)
-        contents = contents_of(store, record)
+        folder, contents = folder_of(store, record), contents_of(store, record)
         try:
             view.build(folder, contents)
             if record.durable:
@@ -193,10 +196,26 @@ class Repair:
                 for each in record.trees:
                     store.trees.sync(each.sha256, each.recipe)
                 view.sync(folder, contents)
-            if store.records.again(record) == doubtful:
+            if store.records.load(record.mark) == doubtful:
                 store.records.put(record)
         except DscacheError as error:
             self._reasons[record.mark] = str(error)
+
+    def _is_mistaken(self, record: Record, lost: Sequence[Thing]) -> bool:
+        """True if what cannot be had again was never part of the dataset."""
+        provenance = self._known[record.mark]
+        try:
+            return any(provenance.contradicts(row) for each in lost for row in _rows(record, each))
+        except DscacheError:
+            return False  # why, is known already
+
+    def _recover(self, each: Finding) -> None:
+        """Have a record made anew, which then says what is needed."""
+        self._reasons[each.mark] = recover(self._call, each)
+        made = None if self._reasons[each.mark] else self._store.records.load(each.mark)
+        if made:
+            self._records[each.mark] = made
+            self._needed = {thing for record in self._records.values() for thing in _needed(record)}
 
     def _drop(self, archives: Container[str]) -> None:
         """Give up archives that were brought only to be unpacked again."""
@@ -231,16 +250,34 @@ class Repair:
             self._reasons[thing] = str(error)
             return False
 
+    def _remaining(self) -> Iterator[Finding]:
+        yield from (each for each in self._findings if not self._is_right(each))
+        told = {each.mark for each in self._findings}
+        for mark, record in self._damaged.items():
+            if self._reasons.get(mark) and mark not in told:
+                folder = folder_of(self._store, record)
+                yield Finding("view", folder, "the view cannot be mended", mark=mark)
+
     def _is_right(self, each: Finding) -> bool:
         if each.kind == "record":
             return not self._reasons[each.mark]
         if each.kind != "view":
             return self._is_whole((each.sha256, each.recipe))
-        record = self._damaged.get(each.mark)
-        return record is None or view.is_sound(each.path, contents_of(self._store, record))
+        record = self._store.records.load(each.mark)
+        if record is None:
+            return True  # removed meanwhile
+        return not self._reason(each) and view.is_sound(each.path, contents_of(self._store, record))
 
     def _reason(self, each: Finding) -> str:
         return self._reasons.get(each.mark or (each.sha256, each.recipe), "")
+
+
+def _rows(record: Record, thing: Thing) -> list[File | Unpacked]:
+    """What a record says of a blob or tree."""
+    sha256, recipe = thing
+    trees = [each for each in record.trees if recipe in ("", each.recipe)]
+    rows: list[File | Unpacked] = [*([] if recipe else record.files), *trees]
+    return [row for row in rows if row.sha256 == sha256]
 
 
 def _needed(record: Record) -> set[Thing]:

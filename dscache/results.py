@@ -197,3 +197,34 @@ class RegistryInUse(msgspec.Struct, frozen=True):
     name: str
     url: str
     datasets: int | None
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What `doctor` found out about one thing.
+
+    Attributes:
+        status: "ok", "warn" (it works, with something to know) or "fail".
+        hint: what to do; empty where nothing need be done.
+        code: exit code of the command line for a failure; 0 for what is none.
+    """
+
+    name: str
+    status: str
+    detail: str
+    hint: str = ""
+    code: int = 0
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """All that `doctor` found out. `code` is that of the first failure."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing fails; there may be warnings."""
+        return not self.code
+
+    @property
+    def code(self) -> int:
+        return next((each.code for each in self.checks if each.code), 0)

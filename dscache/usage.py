@@ -79,9 +79,14 @@ def _bytes(inventory: Inventory, holdings: Sequence[Holding]) -> int:
 
 
 def _size(path: str) -> int:
-    """Bytes of the files of a blob or tree."""
+    """Bytes of the files of a blob or tree; of what is gone by now, none."""
     if not os.path.isdir(path):
-        return os.path.getsize(path)
-    return sum(
-        os.lstat(f"{parent}/{name}").st_size for parent, _, names in os.walk(path) for name in names
-    )
+        return _length(path)
+    return sum(_length(f"{parent}/{name}") for parent, _, names in os.walk(path) for name in names)
+
+
+def _length(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -91,10 +91,10 @@ def verify(call: Call, question: Question) -> Verified:
         views = _views(store, records.chosen, sweep.findings.values(), pace)
         told = _told(store, records.all, sweep.findings.values())
         found = list(_standing(store, records.all, [*records.bad, *told, *views]))
-    _mark_durable(store, records.chosen, found)
     remaining = dict.fromkeys(found, "")
     if question.repairs and found:
         remaining = Repair(call, records.all, found).run()
+    _mark_durable(store, records.chosen, remaining)
     progress.end()
     checked = sweep.files + len(records.chosen) + len(records.bad)
     return _result(records.all, found, remaining, checked)
@@ -104,21 +104,20 @@ def _records(store: Store, names: Sequence[str]) -> Records:
     references = [Reference.parse(name) for name in names]
     missing = dict.fromkeys(references)
     records = Records({}, [], [])
-    for mark, record, fault in store.records.looked_at():
-        if record:
-            records.all[mark] = record
-            fault = checking.fault_of(record)
+    for path, _, record in store.records.survey():
+        mark = path[len(store.layout.records) + 1 : -len(".json")]
+        fault = record if isinstance(record, str) else checking.fault_of(record, mark)
         named = [each for each in references if _is_named(mark, each)]
         for each in named:
             missing.pop(each, None)
-        if named or not names:
-            if fault:
-                path = store.layout.record(mark)
+        is_chosen = named or not names
+        if isinstance(record, str) or fault:
+            if is_chosen:
                 records.bad.append(Finding("record", path, f"the record: {fault}", mark=mark))
-            elif record:
-                records.chosen.append(record)
-        if fault:
-            records.all.pop(mark, None)
+            continue
+        records.all[mark] = record
+        if is_chosen:
+            records.chosen.append(record)
     for each in missing:
         raise NotCached(f"{each} is not in the cache", name=str(each))
     return records
@@ -145,15 +144,16 @@ def _views(
     store: Store, records: Sequence[Record], damaged: Iterable[Finding], pace: Pace
 ) -> list[Finding]:
     """The views that do not show what their records name, as far as that is known."""
-    trees = {(each.sha256, each.recipe) for each in damaged if each.recipe}
+    wrong = {(each.sha256, each.recipe) for each in damaged}
 
     def fault(record: Record) -> str:
-        known = [each for each in record.trees if (each.sha256, each.recipe) not in trees]
+        files = tuple(each for each in record.files if (each.sha256, "") not in wrong)
+        trees = tuple(each for each in record.trees if (each.sha256, each.recipe) not in wrong)
         reader = Reader(pace)
         try:
             is_sound = view.is_sound(
                 folder_of(store, record),
-                contents_of(store, replace(record, trees=tuple(known))),
+                contents_of(store, replace(record, files=files, trees=trees)),
                 lambda path: reader.sum_of(path, "xxh3_128"),
             )
         except StorageError as error:
@@ -250,7 +250,7 @@ def _mark_durable(store: Store, records: Iterable[Record], found: Iterable[Findi
                 continue
             with suppress(OSError):  # it is proven when it is used
                 lease.add(record.mark)
-                if store.records.again(record) == record:
+                if store.records.load(record.mark) == record:
                     make_durable(store, record)
 
 
@@ -270,6 +270,6 @@ def _result(
         problem = f"{each.problem}; not repaired: {why}" if why else each.problem
         return Damage(digest, each.path, datasets, problem)
 
-    corrupt = tuple(damage(each) for each in found if each in remaining)
+    corrupt = tuple(map(damage, remaining))
     repaired = tuple(damage(each) for each in found if each not in remaining)
     return Verified(checked, checked - len(corrupt), corrupt, repaired)

@@ -52,7 +52,7 @@ class People:
         return self._be(BERT, umask, act)
 
     def rehearse(self, *names: str) -> None:
-        """Fetch these datasets in another place, so that all that is imported on the way is here."""
+        """Fetch these datasets in another place: all that is imported on the way is here then."""
         with tempfile.TemporaryDirectory() as folder:
             cache = Cache(settings=self.desk.settings.override(cache_dir=f"{folder}/cache"))
             for _ in range(2):

@@ -10,14 +10,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
-from dscache import filesystem
-from dscache.cache import Cache
 from dscache.errors import StorageError
 from dscache.results import Fetched
 from dscache.store import Store
@@ -265,7 +263,8 @@ def test_read_only_files_of_the_other_are_linked_symbolically(people: People, si
     assert found.status == "linked"
     for path, data in WHOLE.items():
         there = found.unwrap() / path
-        assert there.is_symlink() and not os.readlink(there).startswith("/")
+        assert there.is_symlink()
+        assert not os.readlink(there).startswith("/")
         assert there.read_bytes() == data
     placed = people.bert(lambda: fetch(people, "again", into=people.folder / "mine"))
     assert placed.link in ("reflink", "symlink")
@@ -293,6 +292,52 @@ def test_drafts_of_the_dead_are_removed_by_the_other(people: People, site: Site)
 
 def key_of_tar() -> str:
     return f"sha256-{artifact('a.tar', TAR)['hash'].partition(':')[2]}"
+
+
+def test_damage_is_repaired_by_the_other(people: People, site: Site) -> None:
+    path = people.anne(lambda: fetch(people).unwrap())
+    people.anne(lambda: fetch(people, "tar").unwrap())
+    for data in (ONE, BIG):
+        damaged = (each for each in people.desk.below("blobs") if each.stat().st_size == len(data))
+        overwrite(next(damaged), bytes(len(data)))
+    overwrite(next(people.desk.root.glob("trees/*/*/files/a.csv")), b"????")
+    found = people.bert(lambda: people.desk.cache.verify(repair=True))
+    assert (found.corrupt, len(found.repaired) > 2) == ((), True)
+    assert read(path) == WHOLE
+    assert people.anne(lambda: fetch(people)).status == "cached"
+    assert people.anne(people.desk.cache.verify).corrupt == ()
+    assert faults_of(people.desk.root, WHOLE | MEMBERS) == []
+
+
+def test_what_one_uses_the_other_does_not_prune(people: People, site: Site) -> None:
+    done = people.folder / "done"
+
+    def use() -> None:
+        fetch(people).unwrap()
+        (people.folder / "using").touch()
+        while not done.exists():
+            time.sleep(0.01)
+
+    def prune() -> tuple[list[str], list[str]]:
+        cache = people.desk.cache
+        found = cache.prune(cache.plan_prune(all=True))
+        return [each.name for each in found.removed], [each.name for each in found.kept]
+
+    with ThreadPoolExecutor(1) as executor:
+        using = executor.submit(people.anne, use)
+        try:
+            while not (people.folder / "using").exists() and not using.done():
+                time.sleep(0.01)
+            removed, kept = people.bert(prune)
+        finally:
+            done.touch()
+        using.result()
+    assert removed == []
+    assert kept != []
+    assert people.bert(lambda: fetch(people)).status == "cached"
+    assert people.bert(prune)[0] != []
+    assert people.desk.below("blobs") == people.desk.below("datasets") == []
+    assert faults_of(people.desk.root) == []
 
 
 # --- One of them keeps the group out: a umask of 022 ----------------------------------------------

@@ -1,4 +1,4 @@
-"""Layers: caches of others in front of one's own. What they have is used; nothing is done to them."""
+"""Layers: caches of others in front of one's own. What they have is used, and never changed."""
 
 from __future__ import annotations
 
@@ -320,7 +320,8 @@ def test_a_layer_that_is_missing_or_newer_is_left_out_with_one_notice(filled: La
         found.unwrap()
     assert len(mine.notices) == 3
     for notice, place in zip(mine.notices, places, strict=False):
-        assert str(place) in notice and "read_from" in notice
+        assert str(place) in notice
+        assert "read_from" in notice
     assert "format 99" in mine.notices[1]
     mine.events.clear()
     mine.fetch("two")

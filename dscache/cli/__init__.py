@@ -33,6 +33,7 @@ _COMMANDS = {
     "unpin": "holding",
     "prune": "pruning",
     "verify": "verifying",
+    "doctor": "doctor",
     "registry": "registries",
 }
 _INTERRUPTED, _TERMINATED = 130, 143

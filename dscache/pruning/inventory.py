@@ -6,6 +6,7 @@ It is made for a million blobs: each is a number, and what is known of it stands
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +14,8 @@ import msgspec
 
 from dscache import disk
 from dscache.store import Record, Store
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 class Archive(msgspec.Struct, frozen=True):
@@ -112,15 +115,19 @@ class Inventory:
                 self.unreadable.append((path, record))
 
     def _taken(self, record: Record, used: float) -> Holding:
-        things = array("I")
-        seen: set[int] = set()
-        for key, size, links in self._needs(record):
-            number = self._number(key, size)
-            self.links[number] += links
-            if number not in seen:
-                seen.add(number)
-                self.holders[number] += 1
-                things.append(number)
+        # The loop over files runs a million times: it names what it uses, and calls little.
+        numbers, sizes, fromhex = self._numbers, self.sizes, bytes.fromhex
+        linked = []
+        for file in record.files:
+            number = numbers.setdefault(fromhex(file.sha256), len(sizes))
+            if number == len(sizes):
+                sizes.append(file.size)
+            linked.append(number)
+        linked += [self._number(key, size) for key, size in self._shown_otherwise(record)]
+        archives = [self._number(fromhex(each.sha256), each.size) for each in record.trees]
+        self._count(self.links, linked)
+        things = array("I", {*linked, *archives})
+        self._count(self.holders, things)
         return Holding(
             mark=record.mark,
             registry=record.registry,
@@ -133,30 +140,35 @@ class Inventory:
             archives=tuple(Archive(each.path, each.sha256, each.recipe) for each in record.trees),
         )
 
-    def _needs(self, record: Record) -> Iterator[tuple[bytes, int, int]]:
-        """Key, bytes, and number of links in the view of all that a dataset needs."""
-        for file in record.files:
-            yield bytes.fromhex(file.sha256), file.size, 1
+    def _shown_otherwise(self, record: Record) -> Iterator[tuple[bytes, int]]:
+        """Key and bytes of all that a dataset uses besides its files."""
         for each in record.trees:
-            key = bytes.fromhex(each.sha256)
-            yield key, each.size, 0
-            yield key + each.recipe.encode(), each.bytes, 1
+            yield bytes.fromhex(each.sha256) + each.recipe.encode(), each.bytes
         for sha256 in record.keeps:
-            yield bytes.fromhex(sha256), _size(self._store.layout.blob(sha256)), 1
+            yield bytes.fromhex(sha256), _size(self._store.layout.blob(sha256))
 
     def _number(self, key: bytes, size: int) -> int:
         number = self._numbers.setdefault(key, len(self.sizes))
         if number == len(self.sizes):
             self.sizes.append(size)
-            self.holders.append(0)
-            self.links.append(0)
         return number
+
+    def _count(self, counts: array[int], numbers: Iterable[int]) -> None:
+        missing = len(self.sizes) - len(counts)
+        counts.frombytes(bytes(missing * counts.itemsize))
+        for number in numbers:
+            counts[number] += 1
 
     def _look(self) -> None:
         """What of it is here, and what else."""
         layout = self._store.layout
+        present, number_of, fromhex = self.present, self._numbers.get, bytes.fromhex
         for sha256 in hashes_below(layout.blobs):
-            self._found(bytes.fromhex(sha256), layout.blob(sha256))
+            number = number_of(fromhex(sha256))
+            if number is None:
+                self.strays.append(layout.blob(sha256))
+            else:
+                present[number] = 1
         for name in names_below(layout.trees):
             sha256, _, rest = name.partition(".")
             if not is_hash(sha256):
@@ -164,14 +176,12 @@ class Inventory:
             recipe = rest.rpartition("-")[0]
             path = f"{layout.trees}/{name[:2]}/{name[2:]}"
             is_current = path == layout.tree(sha256, recipe)
-            self._found(bytes.fromhex(sha256) + recipe.encode() if is_current else b"", path)
-
-    def _found(self, key: bytes, path: str) -> None:
-        number = self._numbers.get(key)
-        if number is None:
-            self.strays.append(path)
-        else:
-            self.present[number] = 1
+            key = fromhex(sha256) + recipe.encode() if is_current else b""
+            number = number_of(key)
+            if number is None:
+                self.strays.append(path)
+            else:
+                present[number] = 1
 
 
 def names_below(folder: str) -> Iterator[str]:
@@ -181,8 +191,8 @@ def names_below(folder: str) -> Iterator[str]:
 
 
 def hashes_below(folder: str) -> Iterator[str]:
-    """The names of `names_below` that are a sha256."""
-    return (name for name in names_below(folder) if is_hash(name))
+    """The names of `names_below` that are a sha256 in hex."""
+    return filter(_HASH.fullmatch, names_below(folder))
 
 
 def _names(folder: str) -> Iterable[str]:
@@ -201,10 +211,7 @@ def sha256_in(target: str) -> str:
 
 def is_hash(text: str) -> bool:
     """True for a sha256 in hex."""
-    try:
-        return len(text) == 64 and bool(bytes.fromhex(text))
-    except ValueError:
-        return False
+    return _HASH.fullmatch(text) is not None
 
 
 def _size(path: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from dscache import disk
@@ -66,7 +67,8 @@ class _Planning:
             reason = f"the record cannot be read ({why}); nothing goes that it may need"
             self._kept.append(Kept(name, blob_bytes(path), reason))
         for path in self._inventory.strays:
-            self._take_stray(path)
+            with suppress(FileNotFoundError):  # another prune was faster
+                self._take_stray(path)
         leftovers = Leftovers(
             self._store, self._inventory, self._protection, self._limits, self._now
         )

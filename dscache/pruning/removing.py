@@ -9,6 +9,7 @@ the record goes first, of a tree its summary.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -24,6 +25,8 @@ from dscache.store import Record, Store
 
 #: Datasets, and blobs and trees, that are said together.
 _DATASETS, _THINGS = 100, 5000
+#: How often others hear that it still goes on, in seconds.
+_SAY_EVERY = 10.0
 _NEEDED = "it is needed by now"
 
 Target = TypeVar("Target")
@@ -53,6 +56,8 @@ class _Removing:
         # with the row of the plan where they have one of their own.
         self._orphans: dict[str, Removal | None] = {}
         self._records: dict[str, float] = {}
+        self._go_on: Callable[[], None] = lambda: None
+        self._said = 0.0
 
     def run(self) -> Plan:
         with disk.storage_errors("the cache cannot be pruned"):
@@ -79,7 +84,7 @@ class _Removing:
 
     def _remove_datasets(self, rows: Sequence[Removal]) -> None:
         marks = {row.target: self._mark_of(row) for row in rows}
-        with self._store.removals.said(marks.values()):
+        with self._store.removals.said(marks.values()) as self._go_on:
             protection = self._protection()
             for row in rows:
                 mark = marks[row.target]
@@ -118,7 +123,7 @@ class _Removing:
             return
         self._leave_out_needed()
         for batch in _batches(list(self._orphans), _THINGS):
-            with self._store.removals.said({sha256_in(target) for target in batch}):
+            with self._store.removals.said(map(sha256_in, batch)) as self._go_on:
                 protection = self._protection()
                 self._leave_out_needed()
                 for target in batch:
@@ -197,6 +202,9 @@ class _Removing:
         except FileNotFoundError:
             return
         filesystem.unlink(path)
+        if (now := time.monotonic()) - self._said > _SAY_EVERY:
+            self._said = now
+            self._go_on()
         self._freed += disk.taken(found) if found.st_nlink == 1 else 0
 
 

@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from dscache import disk
-from dscache.errors import InvalidFile, UsageError
+from dscache.errors import DscacheError, InvalidFile, UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
 from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
 
-__all__ = ["LINK_MODES", "Auth", "Settings", "environment_variable", "load"]
+__all__ = ["LINK_MODES", "Auth", "Settings", "environment_variable", "load", "salvaged"]
 
 _ENVIRONMENT = {
     "cache_dir": "DSCACHE_DIR",
@@ -52,6 +52,34 @@ def load(**arguments: Any) -> Settings:
     local = _table(f"{project}/{PROJECT_FILE}", read_project) if project else NOTHING
     settings = _combine(environment, user_file, _Same(user), project, _Same(local))
     return settings.override(**arguments) if arguments else settings
+
+
+def salvaged(**arguments: Any) -> tuple[Settings, list[DscacheError]]:
+    """The settings without the files and variables that cannot be used, and what is wrong there.
+
+    For who must go on all the same; `load` is for everybody else.
+    """
+    environment = list(map(os.environ.get, _READ))
+    user_file = environment[_CONFIG] or _platform_folders(tuple(environment[_FOLDERS:]))[1]
+    project = find_project(_working_folder())
+    tables: list[Mapping[str, Any]] = []
+    problems: list[DscacheError] = []
+    for path, read in ((user_file, read_user), (f"{project}/{PROJECT_FILE}", read_project)):
+        try:
+            tables.append(_table(path, read))
+        except InvalidFile as error:
+            tables.append(NOTHING)
+            problems.append(error)
+    for key, variable in _ENVIRONMENT.items():
+        place = _READ.index(variable)
+        try:
+            _named(variable, PARSERS[key], environment[place] or "1")
+        except UsageError as error:
+            environment[place] = None
+            problems.append(error)
+    user, local = map(_Same, tables)
+    settings = _combine(tuple(environment), user_file, user, project, local)
+    return (settings.override(**arguments) if arguments else settings), problems
 
 
 def _table(path: str, read: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -159,8 +159,10 @@ class Settings:
     def override(self, **arguments: Any) -> Settings:
         """These settings with the arguments of a call on top; None means "not given"."""
         given = {key: PARSERS[key](value) for key, value in arguments.items() if value is not None}
+        if not given:
+            return self
         sources = {**self.sources, **dict.fromkeys(given, "argument")}
-        return replace(self, **given, sources=MappingProxyType(sources)) if given else self
+        return replace(self, **given, sources=MappingProxyType(sources))
 
 
 PARSERS: dict[str, Callable[[object], Any]] = {

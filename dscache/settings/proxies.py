@@ -19,7 +19,7 @@ _VARIABLES = {
 def proxy_for(url: str) -> tuple[str, str]:
     """The proxy that a request for `url` goes through, and the variable that says so.
 
-    Both empty where there is none; the proxy alone where a variable takes the host out.
+    Without a proxy there is a variable only where it takes the host out.
     """
     parts = urllib.parse.urlsplit(url)
     for exception in ("no_proxy", "NO_PROXY"):

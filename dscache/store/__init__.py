@@ -59,6 +59,7 @@ class Store:
         self.read_only = read_only
         self.blobs = Blobs(self.layout, durable=self.durable, read_only=read_only)
         self.records = Records(self.layout, durable=self.durable, read_only=read_only)
+        self.leases = Leases(self.layout)
         self._lock_timeout = lock_timeout
         self._emit = emit
         self._check_version()
@@ -76,11 +77,6 @@ class Store:
         from dscache.store.trees import Trees
 
         return Trees(self.layout, durable=self.durable, read_only=self.read_only)
-
-    @cached_property
-    def leases(self) -> Leases:
-        """What processes use of this root."""
-        return Leases(self.layout)
 
     @cached_property
     def removals(self) -> Removals:

@@ -188,4 +188,3 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
 def key_of(digest: Digest) -> str:
     """The name of a digest in parts/ and locks/."""
     return f"{digest.algorithm}-{digest.hex}"
-

@@ -1,7 +1,7 @@
 """Leases: what living processes use, so that no prune takes it away.
 
-A lease is a folder that names its process. In it stands an empty file for each dataset that the
-process was given, and in one that a fetch has made the digests of all it is bringing. Who wants
+A lease is a folder that names its process. In it stands a file for each dataset that the process
+was given, and in one that a fetch has made the digests of all it is bringing. Who wants
 something first writes its lease and then looks; who removes something first says so (see
 `removals`) and then looks for leases: whatever the order, one of the two sees the other. So no
 lock is held, neither by who uses nor by who prunes.
@@ -59,22 +59,28 @@ class Lease:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def add(self, mark: str) -> bool:
-        """Use a dataset; False if that is known already."""
+    def has(self, mark: str) -> bool:
+        """True if it is confirmed that this process uses a dataset; renews that when it is old."""
         path = f"{self.folder}/{mark}"
         try:
-            if abs(time.time() - os.stat(path).st_mtime) > _RENEW:
-                filesystem.touch(path)
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return False
-        except FileNotFoundError:
-            pass
+        if abs(time.time() - found.st_mtime) > _RENEW:
+            filesystem.touch(path)
+        return found.st_size > 0
+
+    def add(self, mark: str) -> None:
+        """Use a dataset, from now on; to be confirmed once no removal of it is under way."""
+        path = f"{self.folder}/{mark}"
         self._name_owner()
         filesystem.make_folder(os.path.dirname(path))
-        try:
+        with suppress(FileExistsError):  # another thread was faster
             os.close(filesystem.create(path))
-        except FileExistsError:  # another thread was faster
-            return False
-        return True
+
+    def confirm(self, mark: str) -> None:
+        """Note that no removal is under way that began before this lease."""
+        filesystem.append(f"{self.folder}/{mark}", b"\n")
 
     def announce(self, digests: Iterable[Digest]) -> None:
         """Say that these are going to be looked for, or brought."""

@@ -1,4 +1,4 @@
-"""A meeting: two hosts on one cache folder find out whether the system's locks exclude between them.
+"""A meeting: two hosts on one cache folder find out whether its locks exclude between them.
 
 The first one makes a folder, holds a lock in it and answers; the second finds it, tries to take the
 lock and asks. Each question and answer is a rename over a file, so that the time from one to the

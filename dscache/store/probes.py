@@ -6,6 +6,7 @@ it means is for `doctor` to say. What a filesystem refuses is an answer, other t
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -113,6 +114,13 @@ def syncs(folder: str) -> float:
     return time.perf_counter() - began
 
 
+def keeps_permissions(folder: str) -> bool:
+    """Whether a file can be read-only; FAT has the permissions of its mount for all files."""
+    path = f"{folder}/read-only"
+    os.close(filesystem.create(path, final=True))
+    return not os.stat(path).st_mode & 0o222
+
+
 def excludes_by_name(folder: str) -> bool:
     """Whether a file that exists cannot be created a second time."""
     path = f"{folder}/once"
@@ -165,7 +173,7 @@ def _takes_name(path: str) -> bool:
     try:
         os.close(filesystem.create(path))
     except OSError as error:
-        if error.errno in disk.FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         return False
     return True

@@ -16,7 +16,6 @@ from contextlib import suppress
 import msgspec
 
 from dscache import disk, filesystem
-from dscache.errors import StorageError
 from dscache.model import Dataset, Reference, mark_of
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, is_running
@@ -140,6 +139,10 @@ class Records:
         """Where the record of that content of a dataset lies, or would lie."""
         return self._layout.record(dataset.mark)
 
+    def has(self, dataset: Dataset) -> bool:
+        """True if there is a record of it, whatever it says."""
+        return os.path.exists(self.path(dataset))
+
     def get(self, dataset: Dataset) -> Record | None:
         """The record of exactly this content, or None. One that makes no sense counts as none.
 
@@ -149,11 +152,6 @@ class Records:
         path = self.path(dataset)
         record, self._last_use[path] = _parsed(path)
         return record if record and record.content == dataset.content else None
-
-    def again(self, record: Record) -> Record | None:
-        """What stands in the place of a record now. Raises as `get`."""
-        found, _ = _parsed(self._path(record))
-        return found
 
     def put(self, record: Record) -> None:
         """Write a record, replacing an earlier one of the same content.
@@ -225,22 +223,6 @@ class Records:
     def drop(self, mark: str) -> None:
         """Remove a record; from now on its dataset is not here."""
         filesystem.unlink(self._layout.record(mark))
-
-    def looked_at(self) -> Iterator[tuple[str, Record | None, str]]:
-        """Every record by its mark, and where it makes no sense, None and why."""
-        for path in self._paths():
-            mark = path[len(self._layout.records) + 1 : -len(".json")]
-            try:
-                record, _ = _parsed(path)
-            except StorageError as error:
-                yield mark, None, str(error)
-                continue
-            if record and record.mark == mark:
-                yield mark, record, ""
-            elif record:
-                yield mark, None, f"it is the record of {record.mark}"
-            elif os.path.exists(path):
-                yield mark, None, "it cannot be decoded"
 
     def distrust(self, record: Record) -> Record:
         """Have all that a record names verified before it is used again.

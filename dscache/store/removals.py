@@ -22,6 +22,8 @@ from dscache.store.owner import Owner, in_words, is_gone, this_process
 
 _MAX_FILE = 64 << 20
 _POLL = 0.002
+#: So long a process of another host may be silent, in seconds.
+_SILENCE = 180
 
 
 class _Removal(msgspec.Struct, frozen=True):
@@ -37,13 +39,17 @@ class Removals:
         self._timeout = timeout
 
     @contextmanager
-    def said(self, what: Iterable[str]) -> Iterator[None]:
-        """While this lasts, others know that these datasets (marks) or blobs (sha256) may go."""
+    def said(self, what: Iterable[str]) -> Iterator[Callable[[], None]]:
+        """While this lasts, others know that these datasets (marks) or blobs (sha256) may go.
+
+        Yields what says, called at least every minute, that it still goes on: other hosts take
+        one who is silent for dead.
+        """
         path = f"{self._layout.removals}/{os.urandom(8).hex()}.json"
         removal = _Removal(this_process(), frozenset(what))
         filesystem.publish_bytes(msgspec.json.encode(removal), path)
         try:
-            yield
+            yield lambda: filesystem.touch(path)
         finally:
             filesystem.unlink(path)
 
@@ -68,11 +74,11 @@ class Removals:
 
     def ended(self) -> Iterator[str]:
         """The files of those whose process is gone."""
-        return (path for path, removal in self._all() if is_gone(removal.owner))
+        return (path for path, removal in self._all() if _has_ended(path, removal))
 
     def _busy_with(self, wanted: frozenset[str]) -> str:
-        for _, removal in self._all():
-            if not is_gone(removal.owner) and not wanted.isdisjoint(removal.what):
+        for path, removal in self._all():
+            if not wanted.isdisjoint(removal.what) and not _has_ended(path, removal):
                 return in_words(removal.owner)
         return ""
 
@@ -89,3 +95,13 @@ class Removals:
                 raise disk.storage_error("a removal cannot be read", error) from error
             except msgspec.MsgspecError as error:
                 raise StorageError(f"{path} makes no sense", hint="remove that file") from error
+
+
+def _has_ended(path: str, removal: _Removal) -> bool:
+    gone = is_gone(removal.owner)
+    if gone is not None:
+        return gone
+    try:
+        return time.time() - os.stat(path).st_mtime > _SILENCE
+    except FileNotFoundError:
+        return True

@@ -36,7 +36,10 @@ def stands_as(path: str, item: Item, sum_of: Callable[[str], str] = fast_sum_of)
         return ""
     if _is_file_of(item, found):
         return "symlink" if linked else "hardlink"
-    return "copy" if sum_of(path) == item.xxh3_128 else ""
+    try:
+        return "copy" if sum_of(path) == item.xxh3_128 else ""
+    except OSError:  # what cannot be read is not right
+        return ""
 
 
 class Ways:

@@ -1,11 +1,11 @@
 """`make bench`: measures, prints, and writes docs/performance.{json,md,svg}.
 
 Environment: BENCH_RUNS, timed runs of each contender at most (3); BENCH_BIG, bytes of the large
-file (2 GiB); BENCH_FILES, files in the largest archive (50,000); BENCH_ONLY, workloads by name,
-joined by commas; BENCH_FOLDER and BENCH_DISK, where everything lies, and where a disk is. A run of
-other sizes or of fewer runs than by default is printed and not written; one of some workloads is
-written beside what the others have given before on the same machine. `python -m tests.bench render`
-writes the page and the picture anew.
+file (2 GiB); BENCH_FILES, files in the largest archive (50,000); BENCH_BLOBS, blobs in the largest
+cache (1,000,000); BENCH_ONLY, workloads by name, joined by commas; BENCH_FOLDER and BENCH_DISK,
+where everything lies, and where a disk is. A run of other sizes or of fewer runs than by default is
+printed and not written; one of some workloads is written beside what the others have given before
+on the same machine. `python -m tests.bench render` writes the page and the picture anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import chart, machine, report, results, special, transfers, unpacking
+from tests.bench import chart, keeping, machine, report, results, special, transfers, unpacking
 from tests.bench.measuring import Table
 from tests.bench.room import Room, room
 
@@ -44,6 +44,7 @@ WORKLOADS: dict[str, Callable[[Room], Table]] = {
     "warm": special.warm,
     "start": special.start_up,
     **unpacking.WORKLOADS,
+    **keeping.WORKLOADS,
 }
 
 

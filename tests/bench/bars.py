@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench import unpacking
+from tests.bench import keeping, unpacking
+from tests.bench.keeping import FIND, SECONDS
 from tests.bench.measuring import DSCACHE, Row, Table
 from tests.bench.programs import (
     ARIA2,
@@ -28,6 +29,7 @@ from tests.bench.special import WARM
 from tests.bench.transfers import ALONE, BESIDE
 
 _MOST_MEMORY = 100.0
+_LOCAL = {*unpacking.WORKLOADS, *keeping.WORKLOADS}
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ BARS: tuple[Bar | Most, ...] = (
     Bar("zip", 0.7, (UNZIP,)),
     Bar("link", 2.0, (CP,)),
     Most("link", 200.0, WARM, "a fetch of what is there"),
+    Bar("plan", 2.0, (FIND,)),
+    Most("plan", 500.0, "MiB", "peak memory", row=DS),
+    Most("usage", 2.0, SECONDS, "usage"),
     Most("arriving", 150.0, "MiB", "peak memory with hard links", row=PROJECT),
 )
 
@@ -132,7 +137,7 @@ def judge(tables: Mapping[str, Table]) -> list[Verdict]:
         bar.verdict(tables[bar.table]) if bar.table in tables else Verdict(bar.table, str(bar))
         for bar in BARS
     ]
-    downloads = [table for key, table in tables.items() if key not in unpacking.WORKLOADS]
+    downloads = [table for key, table in tables.items() if key not in _LOCAL]
     return [*verdicts, _memory([row for table in downloads for row in table.rows])]
 
 
