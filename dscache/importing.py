@@ -35,8 +35,10 @@ def take(call: Call, dataset: Dataset, files: Sequence[str]) -> Fetched:
     wish = Wish(dataset)
     call.hold(dataset)
     with call.store.leases.new() as lease:
+        digests = [digest for each in dataset.artifacts for digest in each.digests]
         with disk.storage_errors("the cache cannot be written"):
-            lease.announce(digest for each in dataset.artifacts for digest in each.digests)
+            lease.announce(digests)
+        call.let_pass(filter(None, map(call.store.blobs.known_as, digests)), dataset.name)
         taken = [_take(call.store, dataset, file) for file in files]
         if all(is_here(call.store, each) for each in dataset.artifacts):
             return fetching.fetch(call, [wish])[wish]

@@ -19,6 +19,10 @@ def pin(call: Call, reference: Reference) -> Cached:
     """
     record = _meant(call, reference)
     call.store.roots.pin(record.mark)
+    call.let_pass([record.mark], str(record.reference))
+    if call.store.records.load(record.mark) is None:  # a prune was faster
+        call.store.roots.unpin(record.mark)
+        raise NotCached(f"{record.reference} is not in the cache any more", name=str(reference))
     return catalog.row(call.store, record)
 
 

@@ -27,7 +27,7 @@ def usage(call: Call, by: str = "dataset") -> Usage:
     now = store.clock()
     inventory = Inventory(store)
     protection = Protection(store, Limits.of(call.settings), now)
-    strays = sum(_size(path) for path in inventory.strays)
+    strays = sum(map(_size, inventory.strays))
     rows = [_row(inventory, protection, each) for each in inventory.datasets]
     blobs = sum(here and not inventory.is_tree(n) for n, here in enumerate(inventory.present))
     return Usage(

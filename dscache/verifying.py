@@ -33,6 +33,7 @@ from dscache.repairing import Repair
 from dscache.results import Damage, Verified
 from dscache.resuming import Progress
 from dscache.store import File, Record, Store, Unpacked
+from dscache.store.drafts import SUMMARY
 from dscache.sweeping import Sweep
 
 
@@ -167,10 +168,12 @@ def _views(
             pace.stop()
             executor.shutdown(cancel_futures=True)
             raise
+    suspects = [record.mark for record, found in zip(records, faults, strict=True) if found]
+    # Looked at again as they are recorded now: prunes and fetches go on meanwhile.
     return [
-        Finding("view", folder_of(store, record), fault, mark=record.mark)
-        for record, fault in zip(records, faults, strict=True)
-        if fault
+        Finding("view", folder_of(store, record), found, mark=record.mark)
+        for record in filter(None, map(store.records.load, suspects))
+        if (found := fault(record))
     ]
 
 
@@ -201,12 +204,30 @@ def _standing(
             if os.path.lexists(store.layout.record(each.mark)):
                 yield each
             continue
-        if each.problem == "missing" and os.path.lexists(each.path):
-            continue
-        marks = names.get((each.sha256, each.recipe), ())
-        if marks and not any(os.path.lexists(store.layout.record(mark)) for mark in marks):
-            continue
-        yield replace(each, problem=each.problem + _linked(each, len(marks)))
+        marks = names.get((each.sha256, each.recipe), [])
+        if not _came_back(store, each) and _is_needed(store, each, marks):
+            yield replace(each, problem=each.problem + _linked(each, len(marks)))
+
+
+def _came_back(store: Store, each: Finding) -> bool:
+    """True if what was missing stands there by now."""
+    if each.recipe and each.path == store.layout.tree(each.sha256, each.recipe):
+        return not store.trees.fault(each.sha256, each.recipe)
+    return each.problem == "missing" and os.path.lexists(each.path)
+
+
+def _is_needed(store: Store, each: Finding, marks: Sequence[str]) -> bool:
+    """True if some record names it now, or nothing does and nobody takes it away."""
+    if not marks:
+        folder = store.layout.tree(each.sha256, each.recipe)
+        return not each.recipe or os.path.lexists(f"{folder}/{SUMMARY}")
+    for mark in dict.fromkeys(marks):
+        record = store.records.load(mark)
+        if record is None and os.path.lexists(store.layout.record(mark)):
+            return True  # nobody knows what it needs
+        if record and (each.sha256, each.recipe) in _names([record]):
+            return True
+    return False
 
 
 def _linked(each: Finding, count: int) -> str:

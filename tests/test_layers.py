@@ -254,6 +254,20 @@ def test_wrong_bytes_of_a_layer_are_noticed(lab: Lab, name: str, size: str) -> N
     check()
 
 
+def test_a_repair_takes_bytes_from_a_layer(lab: Lab) -> None:
+    lab.mine.fetch("data").unwrap()
+    lab.shared.fetch("data").unwrap()
+    check = lab.nothing_happens_to(lab.shared)
+    for blob in lab.mine.below("blobs"):
+        overwrite(blob, bytes(blob.stat().st_size))
+    sent = lab.requests()
+    found = lab.mine.cache.verify(repair=True, progress=lab.mine.hear)
+    assert (found.corrupt, len(found.repaired)) == ((), 2)
+    assert lab.requests() == sent
+    assert faults_of(lab.mine.root, FILES) == []
+    check()
+
+
 @pytest.mark.parametrize("at", range(1, 10))
 def test_a_copy_from_a_layer_goes_on_after_a_kill(filled: Lab, at: int) -> None:
     """Killed in the middle of each of its first writes, of which one is that of the bytes."""

@@ -131,7 +131,7 @@ def arrived(home: Path) -> int:
     sizes = [0]
     for path in (home / "cache/parts").glob("*.part"):
         with suppress(FileNotFoundError):
-            # The length first: a journal without spans speaks of what stood there before it was read.
+            # The length first: a journal without spans speaks of what stood there before that.
             length = path.stat().st_size
             spans = json.loads(path.with_suffix(".json").read_bytes())["spans"]
             sizes.append(length if spans is None else sum(end - start for start, end in spans))

@@ -200,7 +200,6 @@ def test_what_two_share_goes_with_the_last(stock: Stock) -> None:
     assert gone(stock.cache.plan_prune(max_size=2 * SIZE - 1)) == ["a", "b"]
     done = stock.prune("a")
     assert sum(row.bytes for row in done.removed) == SIZE
-    assert done.freed_bytes == allocated([Path(__file__).parent / "stocked.py"]) or done.freed_bytes
     assert stock.has("b")
     assert stock.blobs == 2
     assert stock.prune("b").removed[0].bytes == 2 * SIZE
@@ -223,8 +222,7 @@ def test_freed_is_what_the_files_took(stock: Stock) -> None:
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_real_disk_gets_back_what_was_said(home: Path, kind: str) -> None:
     with mounted(kind, 32 * MIB, home / "disk") as disk:
-        stock = Stock(home, cache_dir=str(disk / "cache"))
-        stock.root = disk / "cache"
+        stock = Stock(disk)
         for number in range(4):
             files = {"a.bin": content(2 * MIB, number), "b.bin": content(70_000, 9 + number)}
             stock.put(f"n{number}", files, age=(4 - number) * DAY)
@@ -280,13 +278,17 @@ def test_of_files_partly_linked_the_rest_is_freed(stock: Stock, home: Path) -> N
     assert stock.cache.prune(plan).freed_bytes == expected
 
 
-def test_twins_go_together_where_room_is_wanted(stock: Stock) -> None:
+def test_twins_go_together_where_room_is_wanted(stock: Stock, home: Path) -> None:
     """Each alone frees nothing; what goes besides is what no one else has."""
     stock.put("twin-a", {"a.bin": SHARED}, age=4 * DAY)
     stock.put("linked", {"one.bin": ONE}, age=3 * DAY)
-    os.link(stock.cache.path("linked"), stock.shelf.folder / "mine")
+    os.link(stray(stock, "linked")[0], home / "mine.bin")
     stock.put("twin-b", {"b.bin": SHARED}, age=2 * DAY)
-    assert gone(stock.cache.plan_prune(free="999999TB")) == []  # this process was given `linked`
+    plan = stock.cache.plan_prune(free="999999TB")
+    assert gone(plan) == ["twin-a", "twin-b"]
+    assert [row.bytes for row in plan.removed] == [0, SIZE]
+    assert plan.freed_bytes == allocated(stray(stock, "twin-b"))
+    assert stock.cache.prune(plan) == plan
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -325,7 +327,6 @@ def test_a_dry_run_prints_the_very_plan(
     done = command(*words)
     assert done == dry | {"dry_run": False}
     assert done["removed"]
-    assert command(*words)["removed"] == [] if "n1" not in words else True
 
 
 def test_the_table_shows_bytes_last_use_and_reason(

@@ -102,7 +102,6 @@ class Watch:
         self.read.clear()
         return Cache().verify(names, progress=self.events.append, **how)
 
-    @property
     def has_gone_on(self) -> bool:
         return any(isinstance(each, Notice) and "going on" in each.message for each in self.events)
 
@@ -123,7 +122,7 @@ def test_it_goes_on_where_it_was(cache: Path, watch: Watch, how: signal.Signals)
     assert interrupted(cache, how) == CODES[how]
     before = left(cache)["files"]
     found = watch.verify()
-    assert watch.has_gone_on
+    assert watch.has_gone_on()
     assert str(blob(cache, 0)) not in watch.read
     # What is damaged is read a second time, by its sha256.
     assert len(watch.read) <= COUNT + 1 + len(MEMBERS) - before + 1
@@ -135,7 +134,7 @@ def test_it_goes_on_where_it_was(cache: Path, watch: Watch, how: signal.Signals)
     assert found.ok == found.checked - 2
     assert not (cache / "verify.json").exists()
     watch.verify()
-    assert not watch.has_gone_on
+    assert not watch.has_gone_on()
     assert len(watch.read) >= COUNT + 1 + len(MEMBERS)
 
 
@@ -150,7 +149,7 @@ def test_what_has_changed_or_come_since_is_read(cache: Path, watch: Watch) -> No
     Shelf(cache.parent / "shelf").add("new", [artifact("new.bin", new, "new.bin")])
     dscache.fetch("new")
     found = watch.verify()
-    assert watch.has_gone_on
+    assert watch.has_gone_on()
     assert [each.path for each in found.corrupt] == [str(blob(cache, 2))]
     assert any(sha256(new)[10:] in path for path in watch.read)
 
@@ -166,9 +165,9 @@ def test_a_tree_whose_list_has_changed_is_read_again(cache: Path, watch: Watch) 
 def test_another_question_begins_anew(cache: Path, watch: Watch, other: dict[str, Any]) -> None:
     interrupted(cache, signal.SIGKILL)
     watch.verify(*other.pop("names", ()), **other)
-    assert not watch.has_gone_on
+    assert not watch.has_gone_on()
     watch.verify()
-    assert watch.has_gone_on
+    assert watch.has_gone_on()
 
 
 def test_after_a_restart_all_is_read_again(cache: Path, watch: Watch) -> None:
@@ -176,7 +175,7 @@ def test_after_a_restart_all_is_read_again(cache: Path, watch: Watch) -> None:
     interrupted(cache, signal.SIGKILL)
     with boot("another"):
         watch.verify()
-    assert not watch.has_gone_on
+    assert not watch.has_gone_on()
 
 
 def test_an_old_state_says_nothing(cache: Path, watch: Watch) -> None:
@@ -184,7 +183,7 @@ def test_an_old_state_says_nothing(cache: Path, watch: Watch) -> None:
     yesterday = time.time() - 90_000
     os.utime(cache / "verify.json", (yesterday, yesterday))
     watch.verify()
-    assert not watch.has_gone_on
+    assert not watch.has_gone_on()
 
 
 def test_a_state_that_makes_no_sense_says_nothing(cache: Path, watch: Watch) -> None:
@@ -193,7 +192,7 @@ def test_a_state_that_makes_no_sense_says_nothing(cache: Path, watch: Watch) -> 
     for wrong in [*damaged(whole)][:: len(whole) // 20]:
         (cache / "verify.json").write_bytes(wrong)
         assert watch.verify().corrupt == ()
-        assert not watch.has_gone_on
+        assert not watch.has_gone_on()
 
 
 def test_two_at_once_do_not_take_over_each_other(cache: Path, watch: Watch) -> None:
@@ -202,7 +201,7 @@ def test_two_at_once_do_not_take_over_each_other(cache: Path, watch: Watch) -> N
             if left(cache):
                 break
         watch.verify()
-        assert not watch.has_gone_on
+        assert not watch.has_gone_on()
         assert process.wait(60) == 0
 
 
@@ -211,7 +210,7 @@ def test_a_repair_goes_on_too(cache: Path, watch: Watch) -> None:
     time.sleep(_GRAIN)
     interrupted(cache, signal.SIGTERM)
     found = watch.verify(repair=True)
-    assert watch.has_gone_on
+    assert watch.has_gone_on()
     assert (found.corrupt, len(found.repaired)) == ((), 1)
     assert blob(cache, 0).read_bytes() == FILES["00.bin"]
     assert not (cache / "verify.json").exists()

@@ -119,7 +119,7 @@ class Leftovers:
                 if each.endswith(".tmp"):
                     yield _removal("part", path, _ENDED)
                 elif not os.path.exists(layout.record(mark)) and not self._protection(mark):
-                    yield _removal("dataset", path, "no record names it")
+                    yield _removal("dataset", path, "no record names it", name=mark)
 
     def _notes(self) -> Iterator[Removal]:
         """Proofs and aliases of blobs that are gone."""
@@ -178,7 +178,7 @@ def _pairs(folder: str) -> Iterator[tuple[str, str]]:
 
 def _folders(layout: Layout) -> Iterator[str]:
     """The folders in which small files are published, but for those of parts and views."""
-    yield from (layout.locks, layout.removals)
+    yield from (layout.locks, f"{layout.locks}/hosts", layout.removals)
     for folder in (layout.records, layout.proofs, layout.leases, layout.roots, layout.registries):
         yield from (f"{folder}/{name}" for name in disk.names(folder))
     for algorithm, shard in _pairs(layout.aliases):

@@ -28,7 +28,8 @@ def plan(store: Store, names: Iterable[Reference], policy: Policy, limits: Limit
         NotCached: nothing of a name is in the cache.
         StorageError: the cache cannot be read.
     """
-    return _Planning(store, limits).run(tuple(names), policy)
+    with disk.storage_errors("the cache cannot be read"):
+        return _Planning(store, limits).run(tuple(names), policy)
 
 
 class _Planning:
@@ -81,22 +82,26 @@ class _Planning:
 
     def _take_stray(self, path: str) -> None:
         """A blob or tree that no record names."""
+        try:
+            age = self._now - os.lstat(path).st_mtime
+        except FileNotFoundError:
+            return  # another prune was faster
         is_tree = os.path.isdir(path)
         sha256 = sha256_in(path)
         size = tree_bytes(path) if is_tree else blob_bytes(path)
         name = f"sha256:{sha256}"
-        if reason := self._reason_to_keep(path, sha256):
+        if reason := self._reason_to_keep(sha256, age):
             self._kept.append(Kept(name, size, reason))
             return
         kind, target = ("tree", path) if is_tree else ("blob", sha256)
         self._removed.append(Removal(kind, name, size, "no record names it", target))
         self._freed += size
 
-    def _reason_to_keep(self, path: str, sha256: str) -> str:
+    def _reason_to_keep(self, sha256: str, age: float) -> str:
         bringer = self._protection.bringer(sha256)
         if bringer:
             return f"{bringer} is bringing it"
-        if self._now - os.lstat(path).st_mtime <= self._limits.prune_grace:
+        if age <= self._limits.prune_grace:
             grace = show_duration(self._limits.prune_grace)
             return f"no record names it yet, and it is younger than {grace}"
         return self._reason_for_all()
@@ -127,8 +132,8 @@ class _Planning:
         return self._reason_for_all() or self._protection(mark)
 
     def _room(self, policy: Policy) -> Room:
-        """What is left without the garbage; not counted where no policy asks."""
-        if policy.max_size is None and policy.free is None:
+        """What is left without the garbage; not counted where nobody asks."""
+        if (policy.max_size is None and policy.free is None) or not self._inventory.datasets:
             return Room(0, 0)
         layout = self._store.layout
         size = self._inventory.size + sum(each.bytes for each in self._kept)

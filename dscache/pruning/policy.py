@@ -112,17 +112,44 @@ class Choice:
                 self._take(each, reason)
         if policy.free is not None:
             reason = f"the least recently used go until {show_size(policy.free)} are free"
-            for each in candidates:
-                if room.free + self._got >= policy.free:
-                    break
-                self._take(each, reason, must_free=True)
+            self._free(policy.free - room.free, candidates, reason)
 
     def take_named(self, candidates: Sequence[Holding]) -> None:
         """Choose these, since the user named them."""
         for each in candidates:
             self._take(each, "named")
 
-    def _take(self, each: Holding, reason: str, *, must_free: bool = False) -> None:
+    def _free(self, needed: int, candidates: Sequence[Holding], reason: str) -> None:
+        """Choose until so many bytes are free, but none whose going brings the disk nothing."""
+        first = len(self.chosen)
+        for each in candidates:
+            if self._got >= needed:
+                break
+            self._take(each, reason)
+        taken = self.chosen[first:]
+        useful = [each.holding for each in taken if each.freed or self._frees_with_others(each)]
+        if len(useful) < len(taken):
+            del self.chosen[first:]
+            for each in taken:
+                self._give_back(each)
+            for holding in useful:
+                self._take(holding, reason)
+
+    def _frees_with_others(self, each: Chosen) -> bool:
+        """True if one that goes after it frees what they have in common."""
+        present, holders = self._inventory.present, self._holders
+        return any(
+            present[n] and not holders[n] and self._freed(n) for n in each.holding.things
+        )
+
+    def _give_back(self, each: Chosen) -> None:
+        self._seen.discard(each.holding.mark)
+        for n in each.holding.things:
+            self._holders[n] += 1
+        self._gone -= each.bytes
+        self._got -= each.freed
+
+    def _take(self, each: Holding, reason: str) -> None:
         if each.mark in self._seen:
             return
         last = [n for n in each.things if self._holders[n] == 1 and self._inventory.present[n]]
@@ -131,8 +158,6 @@ class Choice:
             self._keep(each, size, why)
             return
         freed = sum(map(self._freed, last))
-        if must_free and not freed:
-            return  # an older one that shares its bytes may follow, and then they count
         self._seen.add(each.mark)
         for n in each.things:
             self._holders[n] -= 1

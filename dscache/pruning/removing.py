@@ -27,6 +27,8 @@ from dscache.store import Record, Store
 _DATASETS, _THINGS = 100, 5000
 #: How often others hear that it still goes on, in seconds.
 _SAY_EVERY = 10.0
+#: Within such a time, in seconds, a file may be written twice and keep its time.
+_TICK = 1.0
 _NEEDED = "it is needed by now"
 
 Target = TypeVar("Target")
@@ -68,9 +70,13 @@ class _Removing:
             for row in self._plan.removed:
                 if row.kind in ("archive", "blob", "tree"):
                     self._orphans[row.target] = row
-                elif row.kind != "dataset":
+                elif row.kind in ("part", "quarantine"):
                     self._try(row, partial(self._remove, row.target))
+            self._remove_ended([row for row in self._plan.removed if row.kind in ("lease", "root")])
             self._remove_orphans()
+            notes = [row for row in self._plan.removed if row.kind == "record"]
+            for rows in _batches(notes, _THINGS):
+                self._remove_notes(rows)
         return Plan(tuple(self._removed), tuple(self._kept), self._freed)
 
     def _note_roots(self) -> None:
@@ -118,6 +124,33 @@ class _Removing:
             if archives:
                 yield each.sha256
 
+    def _remove_ended(self, rows: Sequence[Removal]) -> None:
+        """Leases and roots, as far as they still count for nothing."""
+        if not rows:
+            return
+        leases = self._store.leases.ended(self._store.clock(), self._limits.lease_ttl)
+        ended = {folder for folder, _ in leases}
+        ended.update(self._store.removals.ended())
+        ended.update(map(self._store.roots.path, self._protection().expired))
+        for row in rows:
+            if row.target in ended or not os.path.lexists(row.target):
+                self._try(row, partial(self._remove, row.target))
+            else:
+                self._keep(row, _NEEDED)
+
+    def _remove_notes(self, rows: Sequence[Removal]) -> None:
+        """Proofs and aliases, as far as nobody is bringing what they speak of."""
+        blobs = {row.target: self._store.blobs.spoken_of(row.target) for row in rows}
+        with self._store.removals.said(filter(None, blobs.values())) as self._go_on:
+            protection = self._protection()
+            for row in rows:
+                sha256 = blobs[row.target]
+                is_here = sha256 and os.path.exists(self._store.layout.blob(sha256))
+                if is_here or protection.bringer(sha256):
+                    self._keep(row, _NEEDED)
+                else:
+                    self._try(row, partial(self._remove, row.target))
+
     def _remove_orphans(self) -> None:
         if not self._orphans:
             return
@@ -144,7 +177,7 @@ class _Removing:
 
     def _take_away(self, target: str) -> None:
         if not is_hash(target):
-            self._store.trees.disown(target)
+            self._unlink(self._store.trees.summary(target))
             self._remove(target)
             return
         self._remove(self._store.layout.blob(target))
@@ -152,8 +185,10 @@ class _Removing:
 
     def _leave_out_needed(self) -> None:
         """Keep what records name that are new or have changed since they were last read."""
+        settled = self._store.clock() - _TICK
         for path, used, record in self._store.records.survey(self._records):
-            self._records[path] = used
+            if used < settled:
+                self._records[path] = used
             if isinstance(record, str):
                 self._leave_out(list(self._orphans), f"a record cannot be read: {path}")
                 return
@@ -189,8 +224,9 @@ class _Removing:
     def _remove(self, path: str) -> None:
         """Remove a file or a folder, and count what the disk gets back."""
         if os.path.isdir(path) and not os.path.islink(path):
-            for parent, _, names in os.walk(path):
-                for name in names:
+            # From the bottom and in order: who owns a lease or a draft stands at its top, and last.
+            for parent, _, names in os.walk(path, topdown=False):
+                for name in sorted(names):
                     self._unlink(f"{parent}/{name}")
             filesystem.remove_tree(path)
         else:

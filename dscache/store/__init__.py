@@ -83,7 +83,7 @@ class Store:
         """What prunes are about to remove from this root."""
         from dscache.store.removals import Removals
 
-        return Removals(self.layout, self._lock_timeout)
+        return Removals(self.layout, self._lock_timeout, self.clock)
 
     @cached_property
     def counters(self) -> Counters:

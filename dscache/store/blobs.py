@@ -110,6 +110,12 @@ class Blobs:
                     if not name.endswith(".tmp"):
                         yield path, _sha256_in(path) or ""
 
+    def spoken_of(self, note: str) -> str:
+        """The sha256 of what the alias or proof at that path speaks of; "" if it makes no sense."""
+        if note.startswith(f"{self._layout.proofs}/"):
+            return "".join(note.removesuffix(".json").split("/")[-2:])
+        return _sha256_in(note) or ""
+
     def distrust(self, sha256: str) -> None:
         """Have a blob hashed before it is used again.
 

@@ -20,9 +20,9 @@
     parts/meeting.<token>/          two hosts that find out whether locks exclude between them
     quarantine/…                    wrong bytes, kept for a look
     verify.json                     how far a verification has come that was interrupted
-    leases/<owner>/owner.json       a process that is using something
+    leases/<owner>/_owner.json      a process that is using something
     leases/<owner>/<registry>/<name>@<version>+<8 hex>  a dataset that it uses
-    leases/<owner>/digests          what a fetch is bringing, a line each, before it looks for it
+    leases/<owner>/_digests         what a fetch is bringing, a line each, before it looks for it
     roots/pins/<registry>/<name>@<version>+<8 hex>      a dataset that is to stay
     roots/<kind>/<key>.json         a project or a folder of a user that needs datasets
     removals/<token>.json           what a prune is about to remove, while it does

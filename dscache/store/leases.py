@@ -27,7 +27,8 @@ from dscache.digest import Digest
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, Owner, in_words, is_gone, this_boot, this_process
 
-_OWNER, _DIGESTS = "owner.json", "digests"
+#: No registry can have these names, which stand beside those of registries.
+_OWNER, _DIGESTS = "_owner.json", "_digests"
 _MAX_OWNER = 4096
 _MAX_DIGESTS = 1 << 34
 #: A lease on a dataset is renewed when it is used and older than this, in seconds.
@@ -106,6 +107,9 @@ class Lease:
         What cannot be removed counts no longer than the process, and goes with a prune.
         """
         with suppress(OSError):
+            for name in disk.names(self.folder):
+                if name != _OWNER:  # it goes last: a lease of nobody would count for long
+                    _remove(f"{self.folder}/{name}")
             filesystem.remove_tree(self.folder)
 
     def _name_owner(self) -> None:
@@ -172,6 +176,13 @@ def _own_name(pid: int, _boot: Boot | None) -> str:
 
     unique = hashlib.sha256(msgspec.json.encode(this_process())).hexdigest()
     return f"{pid}-{unique[:16]}"
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        filesystem.remove_tree(path)
+    else:
+        filesystem.unlink(path)
 
 
 def _owner(folder: str) -> Owner | None:

@@ -32,11 +32,17 @@ class _Removal(msgspec.Struct, frozen=True):
 
 
 class Removals:
-    """The removals under way in one cache root. `timeout` is how long one is waited for."""
+    """The removals under way in one cache root.
 
-    def __init__(self, layout: Layout, timeout: float) -> None:
+    Args:
+        timeout: how long one is waited for, in seconds.
+        clock: what times the files of the cache.
+    """
+
+    def __init__(self, layout: Layout, timeout: float, clock: Callable[[], float]) -> None:
         self._layout = layout
         self._timeout = timeout
+        self._clock = clock
 
     @contextmanager
     def said(self, what: Iterable[str]) -> Iterator[Callable[[], None]]:
@@ -74,34 +80,39 @@ class Removals:
 
     def ended(self) -> Iterator[str]:
         """The files of those whose process is gone."""
-        return (path for path, removal in self._all() if _has_ended(path, removal))
+        return (path for path, removal in self._all() if self._has_ended(path, removal))
 
     def _busy_with(self, wanted: frozenset[str]) -> str:
         for path, removal in self._all():
-            if not wanted.isdisjoint(removal.what) and not _has_ended(path, removal):
-                return in_words(removal.owner)
+            concerns = removal is None or not wanted.isdisjoint(removal.what)
+            if concerns and not self._has_ended(path, removal):
+                return in_words(removal.owner) if removal else "a process that cannot be named"
         return ""
 
-    def _all(self) -> Iterator[tuple[str, _Removal]]:
+    def _all(self) -> Iterator[tuple[str, _Removal | None]]:
+        """The path of each, and what it says; None where it is torn, or not ours to read."""
         for name in disk.names(self._layout.removals):
             path = f"{self._layout.removals}/{name}"
-            if not name.endswith(".json"):
-                continue
-            try:
-                yield path, msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=_Removal)
-            except FileNotFoundError:
-                continue  # over by now
-            except OSError as error:
-                raise disk.storage_error("a removal cannot be read", error) from error
-            except msgspec.MsgspecError as error:
-                raise StorageError(f"{path} makes no sense", hint="remove that file") from error
+            if name.endswith(".json"):
+                try:
+                    yield path, _read(path)
+                except FileNotFoundError:
+                    continue  # over by now
+
+    def _has_ended(self, path: str, removal: _Removal | None) -> bool:
+        gone = is_gone(removal.owner) if removal else None
+        if gone is not None:
+            return gone
+        try:
+            return self._clock() - os.stat(path).st_mtime > _SILENCE
+        except FileNotFoundError:
+            return True
 
 
-def _has_ended(path: str, removal: _Removal) -> bool:
-    gone = is_gone(removal.owner)
-    if gone is not None:
-        return gone
+def _read(path: str) -> _Removal | None:
     try:
-        return time.time() - os.stat(path).st_mtime > _SILENCE
+        return msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=_Removal)
     except FileNotFoundError:
-        return True
+        raise
+    except (OSError, msgspec.MsgspecError):
+        return None

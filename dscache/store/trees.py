@@ -223,9 +223,9 @@ class Trees:
         """Who makes a draft; None where nobody knows."""
         return _owner(folder)
 
-    def disown(self, folder: str) -> None:
-        """Make nothing believe in a tree any more; the first step of removing it."""
-        filesystem.unlink(f"{folder}/{SUMMARY}")
+    def summary(self, folder: str) -> str:
+        """The file without which nobody believes in a tree: of what is removed it goes first."""
+        return f"{folder}/{SUMMARY}"
 
     def all(self) -> Iterator[Tree]:
         """Every tree with a summary that makes sense."""

@@ -10,6 +10,7 @@ timing       runs one command: wall seconds, CPU seconds, peak memory
 measuring    contenders in turn, and the figures of each
 transfers    the workloads that are tables of downloads
 unpacking    the workloads of archives: unpacked, and linked into a project
+verifying    what a cache holds, read again
 special      the workloads that are something else
 bars         what dscache is meant to reach, and whether it does
 machine      on what it was measured, and with which versions

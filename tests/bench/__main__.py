@@ -19,7 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import chart, keeping, machine, report, results, special, transfers, unpacking
+from tests.bench import (
+    chart,
+    keeping,
+    machine,
+    report,
+    results,
+    special,
+    transfers,
+    unpacking,
+    verifying,
+)
 from tests.bench.measuring import Table
 from tests.bench.room import Room, room
 
@@ -44,6 +54,7 @@ WORKLOADS: dict[str, Callable[[Room], Table]] = {
     "warm": special.warm,
     "start": special.start_up,
     **unpacking.WORKLOADS,
+    "verify": verifying.verify,
     **keeping.WORKLOADS,
 }
 

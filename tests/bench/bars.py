@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from tests.bench.programs import (
     CURL_HASH,
     CURL_MANY,
     DS,
+    HASHLIB,
     PACKED,
     POOCH,
     POOCH_LOOP,
@@ -24,6 +26,8 @@ from tests.bench.programs import (
     RCLONE,
     TAR,
     UNZIP,
+    VERIFY_FULL,
+    VERIFY_QUICK,
 )
 from tests.bench.special import WARM
 from tests.bench.transfers import ALONE, BESIDE
@@ -127,6 +131,8 @@ BARS: tuple[Bar | Most, ...] = (
     Bar("plan", 2.0, (FIND,)),
     Most("plan", 500.0, "MiB", "peak memory", row=DS),
     Most("usage", 2.0, SECONDS, "usage"),
+    Bar("verify", 1 / (0.9 * (os.cpu_count() or 1)), (HASHLIB,), row=VERIFY_FULL),
+    Bar("verify", 1 / 3.5, (VERIFY_FULL,), row=VERIFY_QUICK),
     Most("arriving", 150.0, "MiB", "peak memory with hard links", row=PROJECT),
 )
 

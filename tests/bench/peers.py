@@ -166,6 +166,35 @@ def _request(job: tuple[str, str, str]) -> None:
     Path(target).write_bytes(answer.content)
 
 
+def dscache_kept(*words: str) -> None:
+    """Local files taken into a cache: path and sha256 of each, and at last the folder."""
+    from dscache import Cache
+
+    *pairs, folder = words
+    for path, sha256 in zip(pairs[::2], pairs[1::2], strict=True):
+        Cache(folder).retrieve(path, sha256)
+
+
+def dscache_verified(how: str, folder: str) -> None:
+    """Print the seconds in which all that a cache holds is verified."""
+    from dscache import Cache
+
+    began = time.perf_counter()
+    found = Cache(folder).verify(full=how == "full")
+    print(time.perf_counter() - began)
+    if found.corrupt:
+        sys.exit(f"{len(found.corrupt)} files are damaged")
+
+
+def hash_blobs(folder: str) -> None:
+    """Print the seconds of a pass of hashlib over the blobs of a cache."""
+    paths = [path for path in Path(folder, "blobs").rglob("*") if path.is_file()]
+    began = time.perf_counter()
+    for path in paths:
+        hash_file(str(path))
+    print(time.perf_counter() - began)
+
+
 def hash_file(path: str) -> None:
     """A pass of hashlib over a file."""
     with open(path, "rb") as file:

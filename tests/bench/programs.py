@@ -27,6 +27,9 @@ PROJECT = "dscache, and hard links in a project"
 TAR = "tar -x"
 UNZIP = "unzip -q"
 CP = "cp -al"
+VERIFY_FULL = "dscache verify --full"
+VERIFY_QUICK = "dscache verify --quick"
+HASHLIB = "hashlib.file_digest, on one core"
 
 #: What GNU tar runs for an option.
 _CALLED = {"-z": "gzip", "-J": "xz", "--zstd": "zstd"}
