@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import dscache
 from dscache.cache import Cache
-from dscache.errors import DscacheError, NotCached
+from dscache.cli import cli
+from dscache.errors import DscacheError, NotCached, StorageError
 from dscache.events import Event, Notice
 from dscache.results import Verified
 from tests.children import Died, forked, unprivileged
@@ -397,6 +399,38 @@ def test_what_no_record_names_is_found_and_moved_away(world: World) -> None:
     assert world.verify().corrupt == ()
     Cache().fetch_many(DATASETS)
     world.check()
+
+
+def test_the_command(world: World) -> None:
+    run = CliRunner().invoke
+    flip(world.blob(SMALL))
+    done = run(cli, ["verify", "--repair", "--json", "--no-progress"], standalone_mode=False)
+    document = json.loads(done.stdout)
+    assert (document["corrupt"], done.return_value) == ([], 0)
+    (repaired,) = document["repaired"]
+    assert repaired["path"] == str(world.blob(SMALL))
+    flip(world.blob(SMALL))
+    for name in ("plain", "twin"):
+        (world.shelf.folder / f"{name}.toml").unlink()
+    done = run(cli, ["verify", "--repair", "--limit-rate", "1GB"], standalone_mode=False)
+    assert done.return_value == 5
+    assert "not given out" in done.stderr
+    assert "shelf/plain@1" in done.stdout
+
+
+def test_a_cache_that_cannot_be_written_is_verified(world: World) -> None:
+    flip(world.blob(OTHER))
+    folders = [world.cache, *(path for path in world.cache.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        found = unprivileged(lambda: in_another_boot(Cache().verify))
+        assert [each.path for each in found.corrupt] == [str(world.blob(OTHER))]
+        with pytest.raises(StorageError):
+            unprivileged(lambda: Cache().verify(repair=True))
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 # --- records --------------------------------------------------------------------------------------
