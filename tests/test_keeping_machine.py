@@ -499,7 +499,9 @@ def stocked(folder: Path) -> Shelf:
 
 def name_in_view(path: Path) -> str:
     """The path in its dataset of a file of the cache."""
-    *_, (_, rest) = ((at, path.parts[at + 4 :]) for at, part in enumerate(path.parts) if part == "datasets")
+    *_, (_, rest) = (
+        (at, path.parts[at + 4 :]) for at, part in enumerate(path.parts) if part == "datasets"
+    )
     return "/".join(rest)
 
 

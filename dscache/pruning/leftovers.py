@@ -20,6 +20,8 @@ from dscache.store import Layout, Store
 from dscache.store.owner import Owner, is_gone
 
 _ENDED = "left by a process that has ended"
+#: What is written and then moved to its name may take so long, in seconds, whatever the grace is.
+_WRITING = 60.0
 
 
 class Leftovers:
@@ -38,6 +40,7 @@ class Leftovers:
         self._attempts = store.parts()
         self._protection = protection
         self._limits = limits
+        self._writing = max(limits.prune_grace, _WRITING)
         self._now = now
 
     def all(self) -> Iterator[Removal]:
@@ -52,7 +55,7 @@ class Leftovers:
             yield from self._roots()
 
     def _parts(self) -> Iterator[Removal]:
-        names = disk.names(self._store.layout.parts)
+        names = _names(self._store.layout.parts)
         for attempt, group in groupby(names, key=_attempt):
             paths = [f"{self._store.layout.parts}/{name}" for name in group]
             if reason := self._part_reason(attempt, paths):
@@ -69,7 +72,7 @@ class Leftovers:
                 return _ENDED
             return "" if _lives(owner) else self._too_old(age)
         if key == "small":  # written and moved away at once
-            return _ENDED if age > self._limits.prune_grace else ""
+            return _ENDED if age > self._writing else ""
         journal = self._attempts.journal(key, token)
         if journal and _lives(journal.owner):
             return ""
@@ -84,7 +87,7 @@ class Leftovers:
 
     def _quarantined(self) -> Iterator[Removal]:
         folder = self._store.layout.quarantine
-        for name in disk.names(folder):
+        for name in _names(folder):
             age = self._age(f"{folder}/{name}")
             if age > self._limits.quarantine_max_age:
                 yield _removal("quarantine", f"{folder}/{name}", f"{show_duration(age)} old")
@@ -99,9 +102,9 @@ class Leftovers:
         """Files that were on their way to their names when their process was killed."""
         layout = self._store.layout
         for folder in (layout.root, *_folders(layout)):
-            for name in disk.names(folder):
+            for name in _names(folder):
                 path = f"{folder}/{name}"
-                if name.endswith(".tmp") and self._age(path) > self._limits.prune_grace:
+                if name.endswith(".tmp") and self._age(path) > self._writing:
                     yield _removal("part", path, _ENDED)
 
     def _views(self) -> Iterator[Removal]:
@@ -111,13 +114,14 @@ class Leftovers:
             folder = f"{layout.views}/{registry}/{name}"
             if self._protection.is_in_work(registry, name):
                 continue
-            for each in disk.names(folder):
+            for each in _names(folder):
                 path = f"{folder}/{each}"
                 mark = f"{registry}/{name}@{each}"
-                if self._age(path) <= self._limits.prune_grace:
-                    continue
                 if each.endswith(".tmp"):
-                    yield _removal("part", path, _ENDED)
+                    if self._age(path) > self._writing:
+                        yield _removal("part", path, _ENDED)
+                elif not self._is_old(path):
+                    continue
                 elif not os.path.exists(layout.record(mark)) and not self._protection(mark):
                     yield _removal("dataset", path, "no record names it", name=mark)
 
@@ -171,16 +175,24 @@ def _removal(kind: str, path: str, reason: str, *, name: str = "") -> Removal:
     return Removal(kind, name or os.path.basename(path), size, reason, path)
 
 
+def _names(folder: str) -> list[str]:
+    """What is in a folder; of one that we may not look into nothing can be told, or removed."""
+    try:
+        return disk.names(folder)
+    except PermissionError:
+        return []
+
+
 def _pairs(folder: str) -> Iterator[tuple[str, str]]:
-    for first in disk.names(folder):
-        yield from ((first, second) for second in disk.names(f"{folder}/{first}"))
+    for first in _names(folder):
+        yield from ((first, second) for second in _names(f"{folder}/{first}"))
 
 
 def _folders(layout: Layout) -> Iterator[str]:
     """The folders in which small files are published, but for those of parts and views."""
     yield from (layout.locks, f"{layout.locks}/hosts", layout.removals)
     for folder in (layout.records, layout.proofs, layout.leases, layout.roots, layout.registries):
-        yield from (f"{folder}/{name}" for name in disk.names(folder))
+        yield from (f"{folder}/{name}" for name in _names(folder))
     for algorithm, shard in _pairs(layout.aliases):
         yield f"{layout.aliases}/{algorithm}/{shard}"
     for shard, name in _pairs(layout.trees):

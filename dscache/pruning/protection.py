@@ -34,14 +34,15 @@ class Protection:
         self.broken = ""
         self.expired: list[Root] = []
         self.missing: list[tuple[Root, Root]] = []
-        self._pins = store.roots.pins()
+        self._pins: set[str] = set()
         self._roots: dict[str, list[str]] = {}
         self._linked: dict[str, list[str]] = {}
         self._held: list[Held] = []
         try:
-            for root in store.roots.all():
-                self._take(root, now, limits.root_grace)
-            with disk.storage_errors("a lease of the cache cannot be read"):
+            with disk.storage_errors("what is needed of the cache cannot be read"):
+                self._pins |= store.roots.pins()
+                for root in store.roots.all():
+                    self._take(root, now, limits.root_grace)
                 self._held += store.leases.living(now, limits.lease_ttl)
         except StorageError as error:
             self.broken = str(error)

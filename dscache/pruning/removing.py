@@ -51,7 +51,7 @@ class _Removing:
         self._store = store
         self._plan = plan
         self._limits = limits
-        self._removed: list[Removal] = []
+        self._removed: set[Removal] = set()
         self._kept = list(plan.kept)
         self._freed = 0
         # What nothing names once the datasets are gone: blobs by their sha256, trees by their path;
@@ -77,7 +77,8 @@ class _Removing:
             notes = [row for row in self._plan.removed if row.kind == "record"]
             for rows in _batches(notes, _THINGS):
                 self._remove_notes(rows)
-        return Plan(tuple(self._removed), tuple(self._kept), self._freed)
+        removed = tuple(row for row in self._plan.removed if row in self._removed)
+        return Plan(removed, tuple(self._kept), self._freed)
 
     def _note_roots(self) -> None:
         """Since when projects and folders of users are gone."""
@@ -215,7 +216,7 @@ class _Removing:
             self._keep(row, f"it cannot be removed: {os.strerror(error.errno or 0)}")
             return
         if is_planned:
-            self._removed.append(row)
+            self._removed.add(row)
 
     def _keep(self, row: Removal | None, why: str) -> None:
         if row:

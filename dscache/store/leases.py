@@ -198,14 +198,11 @@ def _has_ended(folder: str, owner: Owner | None, now: float, ttl: float) -> bool
 
 
 def _renewed(folder: str) -> float:
-    """When something was last written to a lease; now, where it vanishes meanwhile."""
+    """When something was last written to a lease, as far as it can be looked into."""
     times = [0.0]
-    for parent, _, names in os.walk(folder):
-        for name in (".", *names):
-            try:
-                times.append(os.stat(f"{parent}/{name}").st_mtime)
-            except FileNotFoundError:
-                continue
+    for path in (folder, *(f"{at}/{name}" for at, _, names in os.walk(folder) for name in names)):
+        with suppress(FileNotFoundError):  # released meanwhile
+            times.append(os.stat(path).st_mtime)
     return max(times)
 
 
