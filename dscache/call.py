@@ -19,7 +19,7 @@ from dscache.model import Dataset
 from dscache.registry.lookup import Lookup
 from dscache.registry.places import Folder, Place, Prefix, limit_of
 from dscache.settings import Settings
-from dscache.store import Store
+from dscache.store import Record, Store
 
 if TYPE_CHECKING:
     from dscache.sources.dispatch import Sources
@@ -56,11 +56,11 @@ class Call:
         if "sources" in self.__dict__:
             self.sources.close()
 
-    def holds(self, dataset: Dataset) -> bool:
+    def holds(self, dataset: Dataset | Record) -> bool:
         """True if no prune takes a dataset, as long as the lease of this call lasts."""
         return self.lease.has(dataset.mark)
 
-    def hold(self, dataset: Dataset) -> None:
+    def hold(self, dataset: Dataset | Record) -> None:
         """Keep a dataset from every prune; once this returns, none that began before goes on."""
         mark = dataset.mark
         try:

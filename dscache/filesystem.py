@@ -294,10 +294,10 @@ def remove_tree(path: str) -> None:
         return
 
 
-def touch(path: str) -> None:
-    """Set the file's time to now, by the clock of its filesystem; not possible is fine."""
+def touch(path: str, when: float | None = None) -> None:
+    """Set the file's time, by default to now by its filesystem's clock; not possible is fine."""
     try:
-        os.utime(path)
+        os.utime(path, None if when is None else (when, when))
     except OSError as error:
         if error.errno not in READ_ONLY and error.errno != errno.ENOENT:
             raise

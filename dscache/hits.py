@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from msgspec import structs
-
 from dscache import view
 from dscache.errors import StorageError
 from dscache.model import Dataset
@@ -164,7 +162,7 @@ def make_durable(store: Store, record: Record) -> None:
     for each in record.trees:
         store.trees.sync(each.sha256, each.recipe)
     view.sync(folder, contents)
-    store.records.put(structs.replace(record, durable=True))
+    store.records.mark_durable(record)
 
 
 def folder_of(store: Store, record: Record) -> str:

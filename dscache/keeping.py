@@ -154,7 +154,7 @@ class Keeping:
         from dscache import verifying
 
         question = verifying.Question(tuple(names), full, repair, parse_size(limit_rate))
-        with self._open(progress) as call:
+        with self._open(progress) as call, call.store.leases.new() as call.lease:
             return verifying.verify(call, question)
 
     def usage(self, by: str = "dataset") -> Usage:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dscache.call import Call
 from dscache.pruning import Limits
+from dscache.pruning.freeing import size_of
 from dscache.pruning.inventory import Holding, Inventory
 from dscache.pruning.protection import Protection
 from dscache.results import DatasetUsage, Group, Usage
@@ -27,7 +28,7 @@ def usage(call: Call, by: str = "dataset") -> Usage:
     now = store.clock()
     inventory = Inventory(store)
     protection = Protection(store, Limits.of(call.settings), now)
-    strays = sum(map(_size, inventory.strays))
+    strays = sum(map(size_of, inventory.strays))
     rows = [_row(inventory, protection, each) for each in inventory.datasets]
     blobs = sum(here and not inventory.is_tree(n) for n, here in enumerate(inventory.present))
     return Usage(
@@ -76,17 +77,3 @@ def _keys(each: Holding, protection: Protection, by: str, now: float) -> Sequenc
 def _bytes(inventory: Inventory, holdings: Sequence[Holding]) -> int:
     things = {n for each in holdings for n in each.things if inventory.present[n]}
     return sum(inventory.sizes[n] for n in things)
-
-
-def _size(path: str) -> int:
-    """Bytes of the files of a blob or tree; of what is gone by now, none."""
-    if not os.path.isdir(path):
-        return _length(path)
-    return sum(_length(f"{parent}/{name}") for parent, _, names in os.walk(path) for name in names)
-
-
-def _length(path: str) -> int:
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -582,7 +582,7 @@ def test_what_has_come_right_meanwhile_is_not_moved(
 def test_what_is_removed_meanwhile_is_no_damage(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dscache import checking
+    from dscache.verifying import checking
 
     units = checking.units
 

@@ -15,8 +15,8 @@ import dscache
 from dscache.cache import Cache
 from dscache.digest import Reader
 from dscache.events import Checked, Event, Notice
-from dscache.pacing import Pace, Stopped
 from dscache.results import Verified
+from dscache.verifying.pacing import Pace, Stopped
 from tests.children import interpreter
 from tests.downloads import moments
 from tests.making import Shelf, artifact, content, sha256
@@ -32,7 +32,7 @@ MEMBERS = {f"m{n}.bin": content(9000 + n, n) for n in range(10)}
 #: than it is believed to.
 CODE = """
 import sys
-from dscache import resuming, sweeping
+from dscache.verifying import resuming, sweeping
 from dscache.cli import main
 sweeping._SAVE_EVERY, resuming._GRAIN = 0.05, 0.02
 sys.argv = ["dscache", "verify", "--limit-rate", "800kB", *sys.argv[1:]]

@@ -120,9 +120,11 @@ class Leftovers:
                 if each.endswith(".tmp"):
                     if self._age(path) > self._writing:
                         yield _removal("part", path, _ENDED)
-                elif not self._is_old(path):
-                    continue
-                elif not os.path.exists(layout.record(mark)) and not self._protection(mark):
+                elif (
+                    self._is_old(path)
+                    and not os.path.exists(layout.record(mark))
+                    and not self._protection(mark)
+                ):
                     yield _removal("dataset", path, "no record names it", name=mark)
 
     def _notes(self) -> Iterator[Removal]:
@@ -137,7 +139,8 @@ class Leftovers:
         for path, sha256 in self._store.blobs.aliases():
             # Of an archive that was dropped, the alias still tells which tree is its own.
             is_named = sha256 and self._inventory.blob(sha256) is not None
-            if not (is_named or os.path.exists(layout.blob(sha256))) and self._is_old(path):
+            is_here = sha256 and os.path.exists(layout.blob(sha256))
+            if not is_named and not is_here and self._is_old(path):
                 yield _removal("record", path, "what it speaks of is gone")
 
     def _roots(self) -> Iterator[Removal]:

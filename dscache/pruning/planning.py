@@ -11,7 +11,7 @@ from dscache import disk
 from dscache.errors import NotCached
 from dscache.model import Reference
 from dscache.pruning.archives import archives
-from dscache.pruning.freeing import blob_bytes, freed, tree_bytes
+from dscache.pruning.freeing import Freed, blob_bytes, freed, size_of, tree_bytes
 from dscache.pruning.inventory import Holding, Inventory, sha256_in
 from dscache.pruning.leftovers import Leftovers
 from dscache.pruning.policy import Choice, Chosen, Limits, Policy, Room
@@ -41,6 +41,7 @@ class _Planning:
         self._protection = Protection(store, limits, self._now)
         self._removed: list[Removal] = []
         self._kept: list[Kept] = []
+        self._garbage = Freed()
         self._freed = 0
 
     def run(self, names: Sequence[Reference], policy: Policy) -> Plan:
@@ -78,7 +79,8 @@ class _Planning:
                 self._kept.append(Kept(row.name, row.bytes, self._reason_for_all()))
             else:
                 self._removed.append(row)
-                self._freed += row.bytes
+                self._garbage.add(row.target)
+        self._freed += self._garbage.bytes
 
     def _take_stray(self, path: str) -> None:
         """A blob or tree that no record names."""
@@ -86,16 +88,15 @@ class _Planning:
             age = self._now - os.lstat(path).st_mtime
         except FileNotFoundError:
             return  # another prune was faster
-        is_tree = os.path.isdir(path)
         sha256 = sha256_in(path)
-        size = tree_bytes(path) if is_tree else blob_bytes(path)
+        size = size_of(path)
         name = f"sha256:{sha256}"
         if reason := self._reason_to_keep(sha256, age):
             self._kept.append(Kept(name, size, reason))
             return
-        kind, target = ("tree", path) if is_tree else ("blob", sha256)
+        kind, target = ("tree", path) if os.path.isdir(path) else ("blob", sha256)
         self._removed.append(Removal(kind, name, size, "no record names it", target))
-        self._freed += size
+        self._garbage.add(path)
 
     def _reason_to_keep(self, sha256: str, age: float) -> str:
         bringer = self._protection.bringer(sha256)

@@ -138,9 +138,7 @@ class Choice:
     def _frees_with_others(self, each: Chosen) -> bool:
         """True if one that goes after it frees what they have in common."""
         present, holders = self._inventory.present, self._holders
-        return any(
-            present[n] and not holders[n] and self._freed(n) for n in each.holding.things
-        )
+        return any(present[n] and not holders[n] and self._freed(n) for n in each.holding.things)
 
     def _give_back(self, each: Chosen) -> None:
         self._seen.discard(each.holding.mark)

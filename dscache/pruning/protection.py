@@ -75,7 +75,9 @@ class Protection:
     def is_in_work(self, registry: str, name: str) -> bool:
         """True if some process uses a version of that dataset, or may do so."""
         start = f"{registry}/{name}@"
-        return bool(self.broken) or any(mark.startswith(start) for held in self._held for mark in held.marks)
+        return bool(self.broken) or any(
+            mark.startswith(start) for held in self._held for mark in held.marks
+        )
 
     def linked_from(self, mark: str) -> list[str]:
         """Folders of users with hard links to the files of a dataset."""

@@ -167,6 +167,7 @@ class Store:
         filesystem.make_folder(self.layout.quarantine)
         aside = self.layout.aside(os.urandom(4).hex(), _plain(name))
         filesystem.rename(path, aside)
+        filesystem.touch(aside)  # how long it is kept, counts from now
         return aside
 
     def _check_version(self) -> None:

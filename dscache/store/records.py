@@ -224,6 +224,17 @@ class Records:
         """Remove a record; from now on its dataset is not here."""
         filesystem.unlink(self._layout.record(mark))
 
+    def mark_durable(self, record: Record) -> None:
+        """Note that what a record names was synced; this is no use of it.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        used = self.last_used(record)
+        self.put(msgspec.structs.replace(record, durable=True))
+        with disk.storage_errors(f"the record of {record.name} cannot be written"):
+            filesystem.touch(self._path(record), used or None)
+
     def distrust(self, record: Record) -> Record:
         """Have all that a record names verified before it is used again.
 

@@ -20,21 +20,22 @@ from contextlib import suppress
 import msgspec
 from msgspec.structs import replace
 
-from dscache import checking, disk, view
+from dscache import disk, view
 from dscache.call import Call
-from dscache.checking import LINKED, MISTOLD, Finding
 from dscache.digest import Reader, sums_of
 from dscache.errors import NotCached, StorageError, UsageError
 from dscache.events import Notice
 from dscache.hits import contents_of, folder_of, make_durable
 from dscache.model import Reference
-from dscache.pacing import Pace
-from dscache.repairing import Repair
 from dscache.results import Damage, Verified
-from dscache.resuming import Progress
 from dscache.store import File, Record, Store, Unpacked
 from dscache.store.drafts import SUMMARY
-from dscache.sweeping import Sweep
+from dscache.verifying import checking
+from dscache.verifying.checking import LINKED, MISTOLD, Finding
+from dscache.verifying.pacing import Pace
+from dscache.verifying.repairing import Repair
+from dscache.verifying.resuming import Progress
+from dscache.verifying.sweeping import Sweep
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -95,7 +96,7 @@ def verify(call: Call, question: Question) -> Verified:
     remaining = dict.fromkeys(found, "")
     if question.repairs and found:
         remaining = Repair(call, records.all, found).run()
-    _mark_durable(store, records.chosen, remaining)
+    _mark_durable(call, records.chosen, remaining)
     progress.end()
     checked = sweep.files + len(records.chosen) + len(records.bad)
     return _result(records.all, found, remaining, checked)
@@ -257,22 +258,22 @@ def _names(records: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
     return names
 
 
-def _mark_durable(store: Store, records: Iterable[Record], found: Iterable[Finding]) -> None:
+def _mark_durable(call: Call, records: Iterable[Record], found: Iterable[Finding]) -> None:
     """Note of the records that nothing proved, and of which all was right, that it was."""
+    store = call.store
     doubtful = [each for each in records if not each.proven]
     if not doubtful or store.read_only or not store.is_writable:
         return
     wrong = {(each.sha256, each.recipe) for each in found} | {(each.mark, "") for each in found}
-    with store.leases.new() as lease:
-        for record in doubtful:
-            held = {(each.sha256, "") for each in record.files}
-            held |= {(each.sha256, each.recipe) for each in record.trees} | {(record.mark, "")}
-            if held & wrong:
-                continue
-            with suppress(OSError):  # it is proven when it is used
-                lease.add(record.mark)
-                if store.records.load(record.mark) == record:
-                    make_durable(store, record)
+    for record in doubtful:
+        held = {(each.sha256, "") for each in record.files}
+        held |= {(each.sha256, each.recipe) for each in record.trees} | {(record.mark, "")}
+        if held & wrong:
+            continue
+        with suppress(OSError):  # it is proven when it is used
+            call.hold(record)
+            if store.records.load(record.mark) == record:
+                make_durable(store, record)
 
 
 def _result(

@@ -14,12 +14,12 @@ from glob import escape
 from dscache import disk, filesystem, recording, view
 from dscache.bringing import Bringing
 from dscache.call import Call
-from dscache.checking import Finding
 from dscache.errors import DscacheError, NotFound
 from dscache.events import Notice
 from dscache.hits import listed, prove, view_of
 from dscache.model import Dataset, Reference
 from dscache.transfer.here import tree_of
+from dscache.verifying.checking import Finding
 from dscache.wishes import Wish
 
 _MAX_RECORD = 1 << 30

@@ -15,10 +15,10 @@ from contextlib import suppress
 import msgspec
 
 from dscache import disk, filesystem
-from dscache.checking import Check, Finding, Position, is_changed
 from dscache.errors import StorageError
 from dscache.store.layout import Layout
 from dscache.store.owner import Owner, is_gone, this_boot, this_process
+from dscache.verifying.checking import Check, Finding, Position, is_changed
 
 #: An older state says nothing any more, in seconds.
 _LASTS = 86400

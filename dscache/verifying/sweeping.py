@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
-from dscache.checking import Check, Finding, Position, Unit, finding, is_changed
 from dscache.digest import Reader
 from dscache.events import Checked, Emit
-from dscache.pacing import Pace, Stopped
-from dscache.resuming import Progress, State
 from dscache.store import Store
+from dscache.verifying.checking import Check, Finding, Position, Unit, finding, is_changed
+from dscache.verifying.pacing import Pace, Stopped
+from dscache.verifying.resuming import Progress, State
 
 #: How often progress is told and the state is written, in seconds.
 _TELL_EVERY, _SAVE_EVERY = 0.1, 3.0

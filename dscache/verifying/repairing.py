@@ -18,17 +18,17 @@ from msgspec.structs import replace
 from dscache import disk, pruning, view
 from dscache.bringing import Bringing
 from dscache.call import Call
-from dscache.checking import LINKED, Finding
 from dscache.digest import Digest, sums_of
 from dscache.errors import DscacheError, StorageError
 from dscache.events import Notice
 from dscache.hits import contents_of, folder_of
 from dscache.model import Artifact
-from dscache.provenance import Provenance
-from dscache.recovering import recover
 from dscache.store import File, Record, Unpacked
 from dscache.store.trees import stands
 from dscache.transfer.wants import Want
+from dscache.verifying.checking import LINKED, Finding
+from dscache.verifying.provenance import Provenance
+from dscache.verifying.recovering import recover
 
 #: A blob by its sha256, or a tree, which has a recipe.
 Thing = tuple[str, str]
@@ -63,9 +63,9 @@ class Repair:
         """
         store = self._store
         store.prepare()
-        with store.leases.new() as lease, disk.storage_errors("the cache cannot be repaired"):
-            for mark in self._damaged:
-                lease.add(mark)
+        with disk.storage_errors("the cache cannot be repaired"):
+            for record in self._damaged.values():
+                self._call.hold(record)
             for mark, record in [*self._damaged.items()]:
                 if store.records.load(mark) != record:
                     del self._damaged[mark]  # removed, or done anew, which its fetch has proven
