@@ -1,6 +1,7 @@
 """A cache as a machine: any order of fetches, prunes, pins, holds, kills, restarts and repairs.
 
-The oracle is plain values: what must stand, what may, and what was damaged. It reads the cache folder with nothing of the store but where things lie.
+The oracle is plain values: what must stand, what may, and what was damaged. It reads the cache
+folder with nothing of the store but where things lie.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dscache.store import SMALL
 from tests.archives import File, packed
 from tests.children import Died, forked
 from tests.making import Shelf, artifact, content, md5
-from tests.stores import Fault, boot, faults_of, files_below, overwrite
+from tests.stores import Fault, boot, faults_of, files_below, let_an_hour_pass, overwrite
 
 MEMBERS = {"in/one.bin": content(3000, 1), "in/two.bin": content(700, 2)}
 TAR = packed("tar", *(File(name, data) for name, data in MEMBERS.items()))
@@ -88,6 +89,7 @@ class KeepingMachine(RuleBasedStateMachine):
             prune_grace=0,
             part_max_age=0,
             quarantine_max_age=0,
+            lease_ttl=0,
             lock_timeout=20,
         )
         self.cache = Cache(settings=self.settings)
@@ -232,9 +234,9 @@ class KeepingMachine(RuleBasedStateMachine):
 
     @rule(size=st.sampled_from([0, 5000, SMALL, 2 * SMALL]))
     def prune_to_size(self, size: int) -> None:
-        before = {name for name in CONTENTS if self._records(name)}
+        before = self._recorded()
         done = self._pruned(max_size=size)
-        gone = before - {name for name in CONTENTS if self._records(name)}
+        gone = before - self._recorded()
         assert not gone & self.kept
         if not self.hurt:
             left = before - gone - self.kept
@@ -244,7 +246,14 @@ class KeepingMachine(RuleBasedStateMachine):
 
     @rule()
     def prune_until_all_is_free(self) -> None:
-        self._prune(set(CONTENTS), free="1000TB")
+        """But for what frees nothing, since others that are kept have it too."""
+        before = self._recorded()
+        self._pruned(free="1000TB")
+        gone = before - self._recorded()
+        assert not gone & self.kept
+        self._went(gone)
+        if not self.hurt and not self.kept:
+            assert self.cache.usage().bytes == 0
 
     @rule()
     def prune_archives(self) -> None:
@@ -254,9 +263,11 @@ class KeepingMachine(RuleBasedStateMachine):
 
     @rule()
     def prune_garbage(self) -> None:
+        let_an_hour_pass(self.root)
         self._prune(set())
         if not self._torn_records():
-            assert list(self._unnamed()) == []
+            left = list(self._unnamed())
+            assert left == [], left
 
     def _prune(self, chosen: set[str], **policy: Any) -> None:
         """Prune by a policy that takes these datasets, and see that it does."""
@@ -291,6 +302,8 @@ class KeepingMachine(RuleBasedStateMachine):
     @rule(name=names, fault=faults)
     def fetch_goes_wrong(self, name: str, fault: Fault) -> None:
         self._strike(lambda: self.cache.fetch(name), fault)
+        if any(time.time() - path.stat().st_mtime < DAY for path in self._records(name)):
+            self.aged.discard(name)
         self._may_have_come({name})
 
     @rule(fault=faults, everything=st.booleans())
@@ -327,7 +340,6 @@ class KeepingMachine(RuleBasedStateMachine):
 
     def _may_have_come(self, names: set[str]) -> None:
         self.may |= {name for name in names if self.must[name] != set(CONTENTS[name])}
-        self.aged -= names
 
     @rule()
     def restart(self) -> None:
@@ -396,7 +408,7 @@ class KeepingMachine(RuleBasedStateMachine):
             elif self.must[name] != set(CONTENTS[name]):
                 self.must[name] = set()
                 self.may.add(name)
-        assert faults_of(self.root, BYTES) == []
+        assert self._faults() == []
 
     @rule()
     def repair_and_usage(self) -> None:
@@ -428,12 +440,21 @@ class KeepingMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_wrong_that_nobody_did(self) -> None:
         if not self.hurt:
-            assert faults_of(self.root, BYTES) == []
+            assert self._faults() == []
 
     # --- the cache as it stands ---
 
     def _records(self, name: str) -> list[Path]:
         return [*self.root.glob(f"records/shelf/{name}@*.json")]
+
+    def _faults(self) -> list[str]:
+        """What is wrong, but for what stands in views that no record speaks of any more."""
+        unnamed = [f"/datasets/shelf/{name}/" for name in set(CONTENTS) - self._recorded()]
+        found = faults_of(self.root, BYTES)
+        return [each for each in found if not any(view in each for view in unnamed)]
+
+    def _recorded(self) -> set[str]:
+        return {name for name in CONTENTS if self._records(name)}
 
     def _torn_records(self) -> list[Path]:
         return [path for path in self.root.glob("records/*/*.json") if not is_json(path)]
@@ -464,7 +485,8 @@ class KeepingMachine(RuleBasedStateMachine):
             if path.parent.name + path.name.partition(".")[0] not in trees:
                 yield str(path)
         for path in self.root.glob("datasets/shelf/*/*"):
-            if path.relative_to(self.root / "datasets/shelf").as_posix() not in views:
+            name, view = path.parts[-2:]
+            if f"{name}/{view}" not in views and name not in self.kept:
                 yield str(path)
         for folder in ("parts", "quarantine", "removals"):
             yield from map(str, files_below(self.root / folder))

@@ -27,7 +27,7 @@ from tests.children import forked, interpreter, unprivileged
 from tests.downloads import moments
 from tests.making import artifact, content, sha256
 from tests.origin import Drip, origin
-from tests.stocked import DAY, Stock, gone, kept, used
+from tests.stocked import DAY, Stock, aged, gone, kept, used
 from tests.stores import damaged, faults_of, files_below
 
 ONE, TWO = content(10_000, 1), content(10_000, 2)
@@ -52,13 +52,6 @@ def at(stock: Stock, seconds: float, act: Callable[[], Any]) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "clock", lambda self: clock(self) + seconds)
         return act()
-
-
-def aged(folder: Path, seconds: float) -> None:
-    """Make everything in a folder look so old."""
-    for path in (folder, *folder.rglob("*")):
-        then = path.stat().st_mtime - seconds
-        os.utime(path, (then, then))
 
 
 # --- Pins -----------------------------------------------------------------------------------------

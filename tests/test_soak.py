@@ -24,7 +24,7 @@ from tests.archives import File, packed
 from tests.making import Shelf, artifact, content, md5, sha256
 from tests.servers import Server, nginx
 from tests.soaking import Plan
-from tests.stores import faults_of, files_below
+from tests.stores import faults_of, files_below, let_an_hour_pass
 
 _ROOT = Path(__file__).parents[1]
 _LONG = float(os.environ.get("DSCACHE_SOAK", "600"))
@@ -199,8 +199,7 @@ def look(home: Path, goods: Goods) -> None:
     assert faults_of(root) == []
     found = cache.verify(full=True)
     assert found.corrupt == ()
-    cache.prune(cache.plan_prune())
-    time.sleep(2.1)  # as old as a part may become
+    let_an_hour_pass(root)
     cache.prune(cache.plan_prune())
     assert cache.plan_prune().removed == ()
     for folder in ("leases", "removals", "parts", "quarantine"):
