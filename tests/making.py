@@ -6,12 +6,21 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+_LARGE = 1 << 20
 
 
 def content(size: int, seed: int = 0) -> bytes:
     """Bytes that cannot be compressed, the same for the same seed."""
+    return _large(size, seed) if size > _LARGE else random.Random(seed).randbytes(size)
+
+
+@cache
+def _large(size: int, seed: int) -> bytes:
+    """Kept, since modules share them, and a process that is forked often had better be small."""
     return random.Random(seed).randbytes(size)
 
 

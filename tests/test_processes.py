@@ -34,7 +34,7 @@ MIB = 1 << 20
 LITTLE = {f"little{n}.bin": content(3000 + n, n) for n in range(20)}
 LARGE = {"large.bin": content(4 * MIB, 100), "larger.bin": content(6 * MIB, 101)}
 WEAK = {"weak.bin": content(20_000, 102)}
-HUGE = content(24 * MIB, 103)
+HUGE = content(24 * MIB, 1)
 
 # Prints a JSON line for each wait and for each dataset. Begins when it is told to.
 FETCH = """

@@ -11,19 +11,19 @@ import itertools
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dscache import pruning
 from dscache.errors import StorageError
 from dscache.store import SMALL, Store
+from dscache.store.removals import Removals
 from tests.archives import File, tar_of
 from tests.children import Died, forked
-from tests.making import content, md5
+from tests.making import content, md5, sha256
 from tests.stocked import DAY, Stock, aged, gone, kept
 from tests.stores import KILLED, STEPS, Fault, faults_of, files_below
 
@@ -137,23 +137,21 @@ def count_steps(stock: Stock, work: Callable[[], Any]) -> int:
 @pytest.mark.parametrize("how", ["kill", "fail", "tear"])
 def test_a_prune_that_ends_anywhere_is_completed_by_the_next(stock: Stock, how: str) -> None:
     outcomes = []
-    for at in itertools.count(1):
+    start, step = {"kill": (1, 3), "fail": (2, 3), "tear": (1, 1)}[how]
+    for number, at in enumerate(itertools.count(start, step)):
         with filled(stock):
             outcomes.append(strike(stock, Fault(at, how)))
             check(stock)
             if outcomes[-1] == "done":
-                check_end(stock)
                 break
-            if at % 2:
-                forked(lambda: prune(stock))
-                check_end(stock)
-            forked(lambda: fetch(stock, *GOING))
-            check(stock)
+            if number % 2:
+                forked(lambda: fetch(stock, *GOING))
+                check(stock)
             forked(lambda: prune(stock))
             check_end(stock)
     expected = {"kill": {"killed"}, "fail": {"failed", "survived"}, "tear": {"killed"}}[how]
     assert set(outcomes) == expected | {"done"}
-    assert len(outcomes) > (1 if how == "tear" else 25)
+    assert len(outcomes) > (1 if how == "tear" else 12)
 
 
 def strike(stock: Stock, fault: Fault) -> str:
@@ -347,6 +345,29 @@ def test_a_fetch_between_planning_and_doing_is_seen(stock: Stock) -> None:
     assert faults_of(stock.root) == []
 
 
+def test_a_fetch_that_is_over_before_its_bytes_are_said_to_go_is_seen(stock: Stock) -> None:
+    """Nobody holds any more what it brought, but there is a record now."""
+    said = Removals.said
+    wanted = sha256(SHARED).removeprefix("sha256:")
+
+    def child() -> None:
+        def late(self: Removals, what: Iterable[str]) -> Any:
+            named = set(what)
+            if wanted in named:
+                forked(lambda: fetch(stock, "twin"))
+            return said(self, named)
+
+        Removals.said = late  # type: ignore[method-assign]
+        stock.prune("going", "twin", "pinned")
+
+    stock.cache.unpin("pinned")
+    forked(child)
+    assert [each.name for each in stock.cache.cached()] == ["held", "tar", "twin", "weak"]
+    assert stock.has("twin")
+    assert SHARED in {path.read_bytes() for path in files_below(stock.root / "blobs")}
+    assert faults_of(stock.root) == []
+
+
 # --- Clocks ---------------------------------------------------------------------------------------
 
 
@@ -388,7 +409,3 @@ def test_a_filesystem_whose_clock_is_a_year_off_counts_by_its_own(home: Path, ye
         plan = stock.cache.plan_prune(older_than="20d")
         assert [row.reason for row in plan.removed] == ["last used 40 d ago", "last used 25 d ago"]
         assert gone(stock.cache.plan_prune(max_size=5000)) == ["n0", "n1"]
-
-
-def test_policies_and_limits_are_what_the_package_offers() -> None:
-    assert {"plan", "execute", "Policy", "Limits"} <= set(pruning.__all__)

@@ -558,8 +558,8 @@ def test_the_list_of_a_dataset_with_a_manifest_survives(home: Path) -> None:
         for path, data in (("one.bin", ONE), ("two.bin", TWO))
     ]
     listing = ("\n".join(lines) + "\n").encode()
-    for path, data in (("list.jsonl", listing), ("one.bin", ONE), ("two.bin", TWO)):
-        (stock.shelf.folder / path).write_bytes(data)
+    for name, data in (("list.jsonl", listing), ("one.bin", ONE), ("two.bin", TWO)):
+        (stock.shelf.folder / name).write_bytes(data)
     facts = {"hash": sha256(listing), "urls": ["list.jsonl"], "base_urls": ["./"]}
     stock.shelf.write("data.toml", {"version": "1", "manifest": facts})
     with stock.cache.hold("data"):
@@ -632,7 +632,7 @@ def test_a_prune_that_fails_spoils_no_fetch(home: Path) -> None:
         def fail(*_: Any) -> Plan:
             raise StorageError("the disk is broken")
 
-        pruning.execute = fail
+        pruning.execute = fail  # type: ignore[assignment]
         return stock.fetch("new").status, stock.notices
 
     assert forked(child) == ("downloaded", ["nothing was pruned: the disk is broken"])

@@ -363,11 +363,14 @@ def test_a_manifest_names_its_files(world: World) -> None:
     folder = Cache().fetch("many")
     for name in ("plain", "twin"):
         (world.shelf.folder / f"{name}.toml").unlink()
-    flip(world.blob(SMALL))
-    assert world.repair().corrupt == ()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        f"{n}.bin": SMALL for n in range(3)
-    }
+    for damaged in (SMALL, listing):
+        flip(world.blob(damaged))
+        found = world.repair()
+        assert (found.corrupt, len(found.repaired)) == ((), 1)
+        assert world.repair().repaired == ()
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            f"{n}.bin": SMALL for n in range(3)
+        }
 
 
 def test_an_edited_hard_link_stays_the_users(world: World) -> None:

@@ -130,8 +130,8 @@ class Choice:
         useful = [each.holding for each in taken if each.freed or self._frees_with_others(each)]
         if len(useful) < len(taken):
             del self.chosen[first:]
-            for each in taken:
-                self._give_back(each)
+            for chosen in taken:
+                self._give_back(chosen)
             for holding in useful:
                 self._take(holding, reason)
 

@@ -14,7 +14,7 @@ from dscache.bringing import Bringing
 from dscache.call import Call
 from dscache.digest import Digest
 from dscache.errors import DscacheError, NotFound
-from dscache.model import Artifact, Reference
+from dscache.model import Artifact, Dataset, Reference
 from dscache.registry import manifest
 from dscache.retrieving import REGISTRY
 from dscache.store import File, Record, Unpacked
@@ -49,6 +49,20 @@ class Provenance:
             raise NotFound(f"its registry has no {row.path} of {self._record.reference} any more")
         return replace(made, urls=known.urls, manual=known.manual)
 
+    def kept(self, sha256: str) -> Artifact:
+        """What to ask for to get again what no view shows: the list of the dataset's files, or one
+        that was imported while others were missing.
+
+        Raises:
+            DscacheError: it is not known where it can be had.
+        """
+        dataset, blobs = self._dataset(), self._call.store.blobs
+        for each in (dataset.manifest.file,) if dataset.manifest else dataset.artifacts:
+            if each.identity and blobs.known_as(each.identity) == sha256:
+                digest = Digest("sha256", sha256)
+                return Artifact(each.path, digest, each.size, urls=each.urls, manual=each.manual)
+        raise NotFound(f"its registry has no such file of {self._record.reference} any more")
+
     def contradicts(self, row: File | Unpacked) -> bool:
         """True if by the registry the dataset holds another file there: the record is wrong.
 
@@ -73,8 +87,7 @@ class Provenance:
         return self._known
 
     def _listed(self) -> Iterable[Artifact]:
-        record = self._record
-        dataset = self._call.lookup.find(Reference(record.name, record.registry, record.version))
+        dataset = self._dataset()
         self._content = dataset.content
         if dataset.manifest is None:
             return dataset.artifacts
@@ -85,6 +98,11 @@ class Provenance:
             raise delivered.error
         if delivered.blob is None:
             raise RuntimeError("what was delivered is here")
-        rows = {each.path for each in record.files}
+        rows = {each.path for each in self._record.files}
         listed = manifest.read(delivered.blob.path, dataset.manifest, local=local)
         return [each for each in listed if each.path in rows]
+
+    def _dataset(self) -> Dataset:
+        """What the registry says of it now."""
+        record = self._record
+        return self._call.lookup.find(Reference(record.name, record.registry, record.version))

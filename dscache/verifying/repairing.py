@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -160,10 +161,15 @@ class Repair:
                 return
 
     def _sources(self, thing: Thing) -> Iterator[Artifact]:
+        sha256, recipe = thing
         for mark, record in self._damaged.items():
-            for row in _rows(record, thing):
+            known = self._known[mark]
+            asked = [partial(known.artifact, row, recipe) for row in _rows(record, thing)]
+            if not recipe and sha256 in record.keeps:
+                asked.append(partial(known.kept, sha256))
+            for ask in asked:
                 try:
-                    yield self._known[mark].artifact(row, thing[1])
+                    yield ask()
                 except DscacheError as error:
                     self._reasons[thing] = str(error)
 
