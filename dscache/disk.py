@@ -16,6 +16,9 @@ from dscache.errors import DscacheError, StorageError
 
 Parsed = TypeVar("Parsed")
 
+#: What systems say where no more can be written.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 _NANOSECONDS = 1_000_000_000
 # A file changed this recently may change again within one tick of its timestamp.
 _RACY = _NANOSECONDS // 20

@@ -46,10 +46,10 @@ _FUSE = {"exfat": "mount.exfat-fuse"}
 
 
 @contextmanager
-def mounted(kind: str, size: int, folder: Path) -> Iterator[Path]:
+def mounted(kind: str, size: int, folder: Path, *, options: str = "") -> Iterator[Path]:
     """`folder`, which is made, with a new filesystem of that kind and size mounted on it.
 
-    The test is skipped where this cannot be had.
+    `options` are those of mount, separated by commas. The test is skipped where this cannot be had.
     """
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip(f"{kind}: only root can mount, on Linux")
@@ -60,7 +60,20 @@ def mounted(kind: str, size: int, folder: Path) -> Iterator[Path]:
         else:
             image = folder.with_name(f"{folder.name}.img")
             undo.callback(image.unlink, missing_ok=True)
-            _mount(kind, _device(kind, size, image, undo), folder)
+            _mount(kind, _device(kind, size, image, undo), folder, options)
+        undo.callback(_unmount, folder)
+        yield folder
+
+
+@contextmanager
+def mounted_again(kind: str, image: Path, folder: Path) -> Iterator[Path]:
+    """`folder`, which is made, with the filesystem that stands in a file; another copy of it may be
+    mounted at the same time.
+    """
+    folder.mkdir(parents=True)
+    with ExitStack() as undo:
+        options = "nouuid" if kind == "xfs" else ""
+        _mount(kind, _attached(kind, image, undo), folder, options)
         undo.callback(_unmount, folder)
         yield folder
 
@@ -80,13 +93,19 @@ def _device(kind: str, size: int, image: Path, undo: ExitStack) -> str:
     with open(image, "wb") as file:
         file.truncate(size)
     _must(kind, *_MAKE[kind], str(image))
+    return _attached(kind, image, undo)
+
+
+def _attached(kind: str, image: Path, undo: ExitStack) -> str:
+    """A block device with what is in a file."""
     device = _must(kind, "losetup", "--find", "--show", str(image)).strip()
     undo.callback(_run, "losetup", "--detach", device)
     return device
 
 
-def _mount(kind: str, device: str, folder: Path) -> None:
-    tried = _run("mount", "-t", kind, device, str(folder))
+def _mount(kind: str, device: str, folder: Path, options: str) -> None:
+    chosen = ("-o", options) if options else ()
+    tried = _run("mount", "-t", kind, *chosen, device, str(folder))
     if tried.returncode == 0:
         return
     if kind not in _FUSE:

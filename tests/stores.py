@@ -186,7 +186,7 @@ def let_an_hour_pass(root: str | Path) -> None:
     """Nothing that is unfinished in a cache was written within the last hour."""
     then = time.time() - 3600
     for path in Path(root).rglob("*"):
-        if path.suffix == ".tmp" or path.parent.name == "parts":
+        if path.suffix == ".tmp" or path.parent.name in ("parts", "removals"):
             os.utime(path, (then, then))
 
 

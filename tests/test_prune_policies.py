@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dscache.pruning.inventory import Holding, Inventory
 from dscache.pruning.policy import Choice, Policy, Room
 from tests.archives import File, tar_of
 from tests.making import content
-from tests.mounts import MIB, mounted
+from tests.mounts import MIB, SMALLEST, mounted
 from tests.stocked import DAY, Stock, allocated, gone, kept
 from tests.stores import faults_of, files_below
 
@@ -236,6 +237,38 @@ def test_a_real_disk_gets_back_what_was_said(home: Path, kind: str) -> None:
         # Folders, records and proofs of what went are not counted.
         assert 0 <= free(disk) - before - done.freed_bytes < 32 * 4096
         assert free(disk) >= before + 3 * MIB
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "btrfs"])
+def test_a_disk_that_is_full_to_the_last_byte_can_be_pruned(home: Path, kind: str) -> None:
+    with mounted(kind, max(16 * MIB, SMALLEST[kind]), home / "disk") as disk:
+        stock = Stock(disk)
+        stock.put("going", {"a.bin": ONE, "b.bin": content(300_000, 5)})
+        stock.put("tar", {"a.tar": TAR}, unpack="tar")
+        stock.put("linked", {"c.bin": TWO})
+        with stock.cache.hold("linked", into=disk / "mine", link="symlink"):
+            pass
+        (disk / "mine").rename(disk / "not mounted")
+        fill_up(disk)
+        done = stock.prune(all=True)
+        assert gone(done) == ["going", "tar"]
+        assert done.freed_bytes > 300_000
+        assert not stock.has("going")
+        assert stock.has("linked")
+        assert files_below(stock.root / "removals") == []
+        assert stock.cache.plan_prune().removed == ()
+        assert faults_of(stock.root) == []
+
+
+def fill_up(disk: Path) -> None:
+    """Write until not even a byte more can be written."""
+    for size in (MIB, 4096, 1):
+        with open(disk / f"ballast-{size}", "wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(size))
+                os.fsync(file.fileno())
+    with pytest.raises(OSError, match="No space"):
+        (disk / "ballast").write_bytes(b"x")
 
 
 def free(disk: Path) -> int:

@@ -686,7 +686,7 @@ def test_a_removal_that_does_not_end_is_told(home: Path) -> None:
 @pytest.mark.parametrize("how", ["dead", "silent elsewhere", "torn"])
 def test_a_removal_that_nobody_ends_holds_up_nobody_for_long(data: Stock, how: str) -> None:
     folder = data.root / "removals"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     owner = msgspec.to_builtins(this_process())
     if how == "dead":
         owner |= {"pid": 2**30}

@@ -63,7 +63,6 @@ class _Removing:
 
     def run(self) -> Plan:
         with disk.storage_errors("the cache cannot be pruned"):
-            self._note_roots()
             rows = [row for row in self._plan.removed if row.kind == "dataset"]
             for batch in _batches(rows, _DATASETS):
                 self._remove_datasets(batch)
@@ -77,14 +76,19 @@ class _Removing:
             notes = [row for row in self._plan.removed if row.kind == "record"]
             for rows in _batches(notes, _THINGS):
                 self._remove_notes(rows)
+            self._note_roots()
         removed = tuple(row for row in self._plan.removed if row in self._removed)
         return Plan(removed, tuple(self._kept), self._freed)
 
     def _note_roots(self) -> None:
         """Since when projects and folders of users are gone."""
-        protection = self._protection()
-        for noted, known in protection.missing:
-            self._store.roots.put(noted, known)
+        for noted, known in self._protection().missing:
+            try:
+                self._store.roots.put(noted, known)
+            except OSError as error:
+                if error.errno not in disk.FULL:
+                    raise
+                return  # another prune notes it, once there is room
 
     def _protection(self) -> Protection:
         return Protection(self._store, self._limits, self._store.clock())

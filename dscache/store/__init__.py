@@ -115,6 +115,7 @@ class Store:
         try:
             filesystem.make_folder(parts)
             if not os.path.exists(self.layout.version):
+                filesystem.make_folder(self.layout.removals)  # a full disk has no room for it
                 filesystem.publish_bytes(CACHEDIR_TAG.encode(), self.layout.tag)
                 # Synced, since a torn VERSION would shut everybody out.
                 version = f"{FORMAT}\n".encode()

@@ -53,7 +53,13 @@ class Removals:
         """
         path = f"{self._layout.removals}/{os.urandom(8).hex()}.json"
         removal = _Removal(this_process(), frozenset(what))
-        filesystem.publish_bytes(msgspec.json.encode(removal), path)
+        try:
+            filesystem.publish_bytes(msgspec.json.encode(removal), path)
+        except OSError as error:
+            if error.errno not in disk.FULL:
+                raise
+            # For an empty file there is room. Who cannot read what goes waits for whatever it is.
+            os.close(filesystem.create(path))
         try:
             yield lambda: filesystem.touch(path)
         finally:

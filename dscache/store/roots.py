@@ -66,6 +66,7 @@ class Roots:
                 os.close(filesystem.create(path))
             except FileExistsError:
                 return
+            filesystem.sync_path(os.path.dirname(path))
 
     def unpin(self, mark: str) -> None:
         """Let a dataset go with the next prune that wants it."""
@@ -96,7 +97,8 @@ class Roots:
     def put(self, root: Root, known: Root | None = None) -> None:
         """Write a root as it is, unless that is `known` already."""
         if root != known:
-            filesystem.publish_bytes(msgspec.json.encode(root), self.path(root))
+            # One that a power cut has torn would keep everything, and one that is lost nothing.
+            filesystem.publish_bytes(msgspec.json.encode(root), self.path(root), durable=True)
 
     def all(self) -> Iterator[Root]:
         """Every project and folder.

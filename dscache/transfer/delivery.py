@@ -37,7 +37,7 @@ from dscache.transfer.hashing import hashing_threads
 from dscache.transfer.here import lent, tree_of
 from dscache.transfer.pool import Pool, Task
 from dscache.transfer.sink import Memory, Trailed
-from dscache.transfer.space import FULL, too_little
+from dscache.transfer.space import too_little
 from dscache.transfer.wants import Delivered, Want, claim_key, is_small
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Delivery:
 
     def _explained(self, error: StorageError) -> StorageError:
         """Of a disk that is full, say how much is missing."""
-        if error.facts.get("errno") not in FULL:
+        if error.facts.get("errno") not in disk.FULL:
             return error
         downloads = [each for each in self._claims if isinstance(each, Download)]
         sinks = [(download.total or 0, download.sink) for download in downloads]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 
 from dscache import disk
@@ -12,8 +11,6 @@ from dscache.quantities import show_size
 from dscache.store import Store
 from dscache.transfer.here import tree_of
 from dscache.transfer.wants import claim_key, is_small
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def space_needed(store: Store, artifacts: Iterable[Artifact]) -> int:
@@ -56,7 +53,7 @@ def too_little(store: Store, needed: int, kept: int = 0) -> StorageError:
     prunable = _prunable(store)
     missing = f"free {show_size(needed - free)}" if needed > free else "free some space"
     keeps = f"{show_size(kept)} have arrived and are kept; " if kept else ""
-    others = f" (to prune every dataset that is here would free {show_size(prunable)})"
+    others = f" (`dscache prune --all` frees up to {show_size(prunable)})"
     return StorageError(
         f"{show_size(needed)} {'more ' if kept else ''}are needed, but only {show_size(free)} are "
         f"free in {store.layout.root}",
