@@ -314,6 +314,18 @@ def test_torn_copies_in_a_cache_that_cannot_be_written_are_not_served(world: Wor
             folder.chmod(0o755)
 
 
+def test_what_keeps_a_dataset_is_on_the_disk_at_once(world: World) -> None:
+    """Else a prune after a power cut would take what somebody has asked to be kept."""
+    world.fetch()
+    with steps() as taken:
+        Cache().pin("data")
+        Cache().fetch("data", into=world.mine, link="symlink")
+    synced = {arguments[0] for name, arguments in taken if name == "sync_path"}
+    (pin,) = files_below(world.cache / "roots/pins")
+    (root,) = files_below(world.cache / "roots/symlinked")
+    assert {str(pin.parent), str(root.parent)} <= synced
+
+
 def torn(data: bytes) -> Iterator[bytes]:
     """What a power cut leaves of a file that was not synced."""
     if data:

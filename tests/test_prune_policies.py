@@ -166,6 +166,7 @@ def test_the_setting_counts_where_nothing_else_is_asked_for(home: Path) -> None:
 
 def test_an_empty_cache_and_none_at_all_have_nothing_to_prune(stock: Stock) -> None:
     assert stock.prune(all=True).removed == ()
+    assert stock.prune(max_size=0, free="1000TB").removed == ()
     assert not stock.root.exists()
     fill(stock, 1)
     stock.prune(all=True)

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -582,22 +583,43 @@ def test_what_has_come_right_meanwhile_is_not_moved(
     assert len(world.site.requests) == before
 
 
+def _removed(world: World) -> None:
+    Cache().prune(Cache().plan_prune(["twin", "pack"]))
+    assert not list(world.cache.glob("records/shelf/twin*"))
+
+
+def _removed_and_in_part_fetched(world: World) -> None:
+    _removed(world)
+    Cache().fetch("twin", files="other.bin")
+    Cache().fetch("pack", files="two.bin")
+
+
+def _garbage_removed(world: World) -> None:
+    """The tree, which no record names."""
+    time.sleep(0.01)  # what was written just now has no age at all
+    Cache().prune(Cache().plan_prune())
+    assert not list(world.cache.glob("trees/*/*"))
+
+
+@pytest.mark.parametrize("meanwhile", [_removed, _removed_and_in_part_fetched, _garbage_removed])
 def test_what_is_removed_meanwhile_is_no_damage(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[World], None]
 ) -> None:
     from dscache.verifying import checking
 
+    (world.home / "config.toml").write_text('prune_grace = "0"\n')
+    shutil.rmtree(world.cache / "leases")
+    if meanwhile is _garbage_removed:
+        world.one("records/shelf/pack*").unlink()
     units = checking.units
 
-    def removed(*arguments: Any, **keys: Any) -> Any:
+    def then(*arguments: Any, **keys: Any) -> Any:
         found = units(*arguments, **keys)
-        cache = Cache()
-        cache.prune(cache.plan_prune(["twin"]))
+        meanwhile(world)
         return found
 
-    monkeypatch.setattr(checking, "units", removed)
-    forked_verify = forked(lambda: Cache().verify())
-    assert forked_verify.corrupt == ()
+    monkeypatch.setattr(checking, "units", then)
+    assert forked(lambda: Cache().verify()).corrupt == ()
 
 
 def test_fetches_go_on_beside_repairs(world: World) -> None:
