@@ -382,7 +382,9 @@ def test_files_of_others_in_a_cache_of_ones_own() -> None:
         root = Path(folder)
         root.chmod(0o755)
         Store(f"{folder}/cache").prepare()
-        for path in (root / "cache", root / "cache/parts", root / "cache/VERSION"):
+        for path in (root / "cache", *(root / "cache").iterdir()):
+            if path.name == "CACHEDIR.TAG":
+                continue
             os.chown(path, 7001, 7001)
 
         def child() -> Diagnosis:

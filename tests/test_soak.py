@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pytest
 from dscache.cache import Cache
 from dscache.store import SMALL
 from tests.archives import File, packed
+from tests.children import forked
 from tests.making import Shelf, artifact, content, md5, sha256
 from tests.servers import Server, nginx
 from tests.soaking import Plan
@@ -32,7 +35,7 @@ _SETTINGS = """
 prune_grace = "0"
 part_max_age = "2s"
 quarantine_max_age = "0"
-root_grace = "1s"
+root_grace = "0"
 lock_timeout = "2m"
 """
 
@@ -200,23 +203,35 @@ def look(home: Path, goods: Goods) -> None:
     found = cache.verify(full=True)
     assert found.corrupt == ()
     let_an_hour_pass(root)
-    cache.prune(cache.plan_prune())
+    for _ in range(2):  # a folder of the user that is gone is noted first
+        cache.prune(cache.plan_prune())
+        time.sleep(0.1)
     assert cache.plan_prune().removed == ()
     for folder in ("leases", "removals", "parts", "quarantine"):
         assert files_below(root / folder) == []
-    for name, path in cache.fetch_many(goods.contents).items():
-        for file, wanted in goods.contents[name].items():
-            assert sha256((path / file if path.is_dir() else path).read_bytes())[7:] == wanted
+    forked(partial(fetch_everything, goods.contents))
     assert faults_of(root) == []
+    leave_nothing(home)
 
 
-def look_when_all_is_gone(home: Path) -> None:
-    """A prune of everything leaves nothing but what outlives all datasets."""
-    root = home / "cache"
-    subprocess.run([sys.executable, "-m", "dscache", "prune", "--all"], check=True)
-    subprocess.run([sys.executable, "-m", "dscache", "prune"], check=True)
+def fetch_everything(contents: dict[str, dict[str, str]]) -> None:
+    """It can all be had, and is right."""
+    for name, path in Cache().fetch_many(contents).items():
+        for file, wanted in contents[name].items():
+            assert sha256((path / file if path.is_dir() else path).read_bytes())[7:] == wanted
+
+
+def leave_nothing(home: Path) -> None:
+    """When nobody needs anything any more, a prune takes all but what outlives datasets."""
+    root, cache = home / "cache", Cache()
+    shutil.rmtree(home / "mine")
+    for each in cache.cached():
+        cache.unpin(each.name)
+    for _ in range(2):  # as above
+        cache.prune(cache.plan_prune(all=True))
+        time.sleep(0.1)
     left = {path.relative_to(root).parts[0] for path in files_below(root)}
-    assert left - {"VERSION", "CACHEDIR.TAG", "locks", "counters"} == set()
+    assert left <= {"VERSION", "CACHEDIR.TAG", "locks", "counters"}
 
 
 def test_a_short_soak(home: Path, goods: Goods) -> None:

@@ -141,8 +141,8 @@ def _unmake(root: str) -> None:
     if not os.path.exists(layout.version):
         with suppress(OSError):
             filesystem.unlink(layout.tag)
-            filesystem.remove_folder(layout.parts)
-            filesystem.remove_folder(root)
+            for folder in (layout.parts, layout.removals, root):
+                filesystem.remove_folder(folder)
 
 
 def _space(free: int, where: str) -> Check:

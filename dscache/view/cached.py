@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from dscache import disk, filesystem
-from dscache.digest import fast_sum_of
 from dscache.errors import InvalidFile, StorageError
 from dscache.view.items import Item
 from dscache.view.links import Ways, shown_otherwise, stands_as
@@ -33,12 +32,12 @@ def is_whole(folder: str, looks: Sequence[tuple[str, int]]) -> bool:
 
 
 def is_sound(
-    folder: str, items: Iterable[Item], sum_of: Callable[[str], str] = fast_sum_of
+    folder: str, items: Iterable[Item], sum_of: Callable[[str], str] | None = None
 ) -> bool:
     """A thorough look: every file is a link to its source, or has the right bytes as a copy.
 
     Args:
-        sum_of: how the xxh3_128 of a copy is found.
+        sum_of: how the xxh3_128 of a copy is found; by default by reading it.
 
     Raises:
         StorageError: the disk does not let it be looked at.

@@ -17,7 +17,7 @@ from dscache.view.items import Item
 _OTHER_CASE = str.maketrans(ascii_letters, ascii_letters.swapcase())
 
 
-def stands_as(path: str, item: Item, sum_of: Callable[[str], str] = fast_sum_of) -> str:
+def stands_as(path: str, item: Item, sum_of: Callable[[str], str] | None = None) -> str:
     """How the right content stands at `path` already, "" if it does not.
 
     For a file it is a link mode, for a folder or a link its kind. `sum_of` gives its xxh3_128.
@@ -37,7 +37,7 @@ def stands_as(path: str, item: Item, sum_of: Callable[[str], str] = fast_sum_of)
     if _is_file_of(item, found):
         return "symlink" if linked else "hardlink"
     try:
-        return "copy" if sum_of(path) == item.xxh3_128 else ""
+        return "copy" if (sum_of or fast_sum_of)(path) == item.xxh3_128 else ""
     except OSError:  # what cannot be read is not right
         return ""
 
