@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from dscache import disk, recording
 from dscache.call import Call
+from dscache.digest import Digest
 from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
 from dscache.hits import hit
@@ -172,6 +173,7 @@ class Bringing:
             for delivered in deliveries:
                 job = jobs[delivered.want.fetch]
                 job.take(delivered)
+                self._keep_unannounced(delivered)
                 if job.missing == 0:
                     del unfinished[job]
                     yield self._finish(job)
@@ -194,6 +196,14 @@ class Bringing:
         call = self._call
         delivery = Delivery(self._store, call.sources, limits, self._emit, call.layers)
         yield from delivery.run(self._leased(wants))
+
+    def _keep_unannounced(self, delivered: Delivered) -> None:
+        """Keep from every prune what nobody knew the sha256 of until it came."""
+        blob, digests = delivered.blob, delivered.want.artifact.digests
+        if blob and all(each.algorithm != "sha256" for each in digests):
+            with disk.storage_errors("the cache cannot be written"):
+                self._lease.announce([Digest("sha256", blob.sha256)])
+            self._call.let_pass([blob.sha256], delivered.want.artifact.path)
 
     def _leased(self, wants: Iterable[Want]) -> Iterator[Want]:
         """The same, each kept from every prune before it is looked for."""

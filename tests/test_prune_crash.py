@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ class Held:
             code = 1
             try:
                 os.close(go)
-                stock.hear = lambda event: _say_that_it_waits(event, told)
+                stock.hear = partial(_say_that_it_waits, told)
                 fetch(stock, *names)
                 os.write(told, b"x")
                 os.read(end, 1)
@@ -290,7 +291,7 @@ class Held:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def _say_that_it_waits(event: Event, told: int) -> None:
+def _say_that_it_waits(told: int, event: Event) -> None:
     if isinstance(event, Waiting):
         os.write(told, b"w")
 

@@ -187,6 +187,10 @@ def test_a_file_of_absurd_length(config: Path) -> None:
         "ca_bundle = '/x'",
         "remote = 's3://x'",
         "push = true",
+        "auto_prune = true",
+        "max_size = '1'",
+        "prune_grace = '0s'",
+        "root_grace = '0s'",
     ],
 )
 def test_a_project_may_not(project: Path, text: str) -> None:

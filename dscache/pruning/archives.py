@@ -27,7 +27,7 @@ def archives(
             seen.add(each.sha256)
             name = f"{holding.reference}: {each.path}"
             size = inventory.sizes[number]
-            if inventory.links[number]:
+            if inventory.links[number] or number in inventory.kept:
                 users = ", ".join(inventory.users(number, but=each))
                 yield Kept(name, size, f"{users or 'a dataset'} uses it as it is")
             elif bringer := protection.bringer(each.sha256):

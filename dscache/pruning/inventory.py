@@ -57,6 +57,7 @@ class Inventory:
         sizes: bytes of each blob and tree, as its record gives them.
         holders: how many datasets need it.
         links: how often it stands in views.
+        kept: those that a dataset needs though no view shows them.
         present: 1 where it is here.
         strays: path, and bytes, of blobs and trees that no record names.
     """
@@ -67,6 +68,7 @@ class Inventory:
         self.sizes = array("q")
         self.holders = array("I")
         self.links = array("I")
+        self.kept: set[int] = set()
         self.strays: list[str] = []
         self._store = store
         self._numbers: dict[bytes, int] = {}
@@ -123,10 +125,13 @@ class Inventory:
             if number == len(sizes):
                 sizes.append(file.size)
             linked.append(number)
-        linked += [self._number(key, size) for key, size in self._shown_otherwise(record)]
+        for each in record.trees:
+            linked.append(self._number(fromhex(each.sha256) + each.recipe.encode(), each.bytes))
+        kept = [self._number(fromhex(each), self._size(each)) for each in record.keeps]
+        self.kept.update(kept)
         archives = [self._number(fromhex(each.sha256), each.size) for each in record.trees]
+        things = array("I", {*linked, *kept, *archives})
         self._count(self.links, linked)
-        things = array("I", {*linked, *archives})
         self._count(self.holders, things)
         return Holding(
             mark=record.mark,
@@ -140,13 +145,6 @@ class Inventory:
             archives=tuple(Archive(each.path, each.sha256, each.recipe) for each in record.trees),
         )
 
-    def _shown_otherwise(self, record: Record) -> Iterator[tuple[bytes, int]]:
-        """Key and bytes of all that a dataset uses besides its files."""
-        for each in record.trees:
-            yield bytes.fromhex(each.sha256) + each.recipe.encode(), each.bytes
-        for sha256 in record.keeps:
-            yield bytes.fromhex(sha256), _size(self._store.layout.blob(sha256))
-
     def _number(self, key: bytes, size: int) -> int:
         number = self._numbers.setdefault(key, len(self.sizes))
         if number == len(self.sizes):
@@ -158,6 +156,13 @@ class Inventory:
         counts.frombytes(bytes(missing * counts.itemsize))
         for number in numbers:
             counts[number] += 1
+
+    def _size(self, sha256: str) -> int:
+        """Bytes of a blob of which no record tells them."""
+        try:
+            return os.stat(self._store.layout.blob(sha256)).st_size
+        except FileNotFoundError:
+            return 0
 
     def _look(self) -> None:
         """What of it is here, and what else."""
@@ -212,10 +217,3 @@ def sha256_in(target: str) -> str:
 def is_hash(text: str) -> bool:
     """True for a sha256 in hex."""
     return _HASH.fullmatch(text) is not None
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

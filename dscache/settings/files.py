@@ -15,9 +15,11 @@ PROJECT_FILE = "dscache.toml"
 
 _MAX_FILE = 4 << 20
 # A project comes with somebody else's repository. It may say which data it needs, but not run
-# commands, send credentials, redirect downloads or move the cache.
+# commands, send credentials, redirect downloads, move the cache or have anything removed from it.
 _NOT_IN_PROJECTS = frozenset(
     {"auth", "rewrite", "cache_dir", "ca_bundle", "read_from", "remote", "push"}
+    | {"max_size", "auto_prune", "prune_grace", "part_max_age", "quarantine_max_age"}
+    | {"lease_ttl", "root_grace"}
 )
 
 
