@@ -167,6 +167,7 @@ def each_step(world: World, how: str) -> Iterator[str]:
         assert max(left, default=0) < SMALL // 2, fault
 
 
+@pytest.mark.timeout(400)
 def test_a_crash_at_any_step_costs_only_work(world: World) -> None:
     outcomes = list(each_step(world, "kill"))
     assert set(outcomes) == {"killed", "done"}
@@ -179,6 +180,7 @@ def test_a_crash_within_any_write_costs_only_work(world: World) -> None:
     assert len(outcomes) > 10
 
 
+@pytest.mark.timeout(400)
 def test_an_error_at_any_step_is_told_and_costs_only_work(world: World) -> None:
     outcomes = list(each_step(world, "fail"))
     assert set(outcomes) == {"failed", "survived", "done"}

@@ -31,6 +31,8 @@ from dscache.store.owner import Boot, Owner, in_words, is_gone, this_boot, this_
 _OWNER, _DIGESTS = "_owner.json", "_digests"
 _MAX_OWNER = 4096
 _MAX_DIGESTS = 1 << 34
+#: So long after its folder a lease has the name of its process, in seconds.
+_NAMED = 60
 #: A lease on a dataset is renewed when it is used and older than this, in seconds.
 _RENEW = 3600
 
@@ -193,8 +195,18 @@ def _owner(folder: str) -> Owner | None:
 
 
 def _has_ended(folder: str, owner: Owner | None, now: float, ttl: float) -> bool:
+    if owner is None and not _is_used(folder):
+        ttl = min(ttl, _NAMED)  # its process was killed before it could say who it is
     gone = is_gone(owner) if owner else None
     return now - _renewed(folder) > ttl if gone is None else gone
+
+
+def _is_used(folder: str) -> bool:
+    """True unless a lease keeps nothing for certain."""
+    try:
+        return any(not name.endswith(".tmp") for name in os.listdir(folder))
+    except OSError:
+        return True
 
 
 def _renewed(folder: str) -> float:
