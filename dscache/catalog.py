@@ -73,21 +73,13 @@ def recorded(call: Call, names: Iterable[str]) -> list[Record]:
     records = list(call.store.records.all())
     references = [Reference.parse(name) for name in names]
     for each in references:
-        if not any(_is_named(record, each) for record in records):
+        if not any(each.means(record.reference) for record in records):
             raise NotCached(f"{each} is not in the cache", name=str(each))
     return [
         record
         for record in records
-        if not references or any(_is_named(record, each) for each in references)
+        if not references or any(each.means(record.reference) for each in references)
     ]
-
-
-def _is_named(record: Record, reference: Reference) -> bool:
-    return (
-        record.name == reference.name
-        and reference.registry in (None, record.registry)
-        and reference.version in (None, record.version)
-    )
 
 
 def _are_archives_dropped(store: Store, dataset: Dataset) -> bool:

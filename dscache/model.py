@@ -69,6 +69,14 @@ class Reference(msgspec.Struct, frozen=True):
         version = f"@{self.version}" if self.version else ""
         return f"{registry}{self.name}{version}"
 
+    def means(self, other: Reference) -> bool:
+        """True if `other`, which is complete, is one that this one may stand for."""
+        return (
+            self.name == other.name
+            and self.registry in (None, other.registry)
+            and self.version in (None, other.version)
+        )
+
     @classmethod
     @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> Reference:

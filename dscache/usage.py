@@ -45,9 +45,9 @@ def usage(call: Call, by: str = "dataset") -> Usage:
 def _row(inventory: Inventory, protection: Protection, each: Holding) -> DatasetUsage:
     here = [n for n in each.things if inventory.present[n]]
     return DatasetUsage(
-        name=each.name,
-        version=each.version,
-        registry=each.registry,
+        name=each.reference.name,
+        version=each.reference.version or "",
+        registry=each.reference.registry or "",
         bytes=sum(inventory.sizes[n] for n in here),
         shared_bytes=sum(inventory.sizes[n] for n in here if inventory.holders[n] > 1),
         last_used=each.last_used,
@@ -67,7 +67,7 @@ def _groups(inventory: Inventory, protection: Protection, by: str, now: float) -
 
 def _keys(each: Holding, protection: Protection, by: str, now: float) -> Sequence[str]:
     if by == "registry":
-        return [each.registry]
+        return [each.reference.registry or ""]
     if by == "project":
         return protection.projects(each.mark) or [_NO_PROJECT]
     days = (now - each.last_used) / _DAY

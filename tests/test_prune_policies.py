@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dscache.cache import Cache
 from dscache.cli import cli
 from dscache.errors import NotCached, UsageError
+from dscache.model import Reference
 from dscache.pruning.inventory import Holding, Inventory
 from dscache.pruning.policy import Choice, Policy, Room
 from tests.archives import File, tar_of
@@ -466,7 +467,9 @@ def test_the_choice_is_that_of_a_naive_one(
     inventory.present = bytearray(here for _, here, _ in things)
     inventory.holders = array("I", [sum(n in each[1] for each in datasets) for n in range(8)])
     holdings = [
-        Holding(str(i), "r", str(i), "1", str(i), now - age * DAY, 0, array("I", sorted(needs)), ())
+        Holding(
+            str(i), Reference(str(i), "r", "1"), now - age * DAY, 0, array("I", sorted(needs)), ()
+        )
         for i, (age, needs, _) in enumerate(datasets)
     ]
     order = sorted(range(len(holdings)), key=lambda i: (holdings[i].last_used, i))
@@ -485,7 +488,7 @@ def test_the_choice_is_that_of_a_naive_one(
     assert [int(each.holding.mark) for each in choice.chosen] == expected
     assert sum(each.bytes for each in choice.chosen) == naive.bytes(expected)
     assert sum(each.freed for each in choice.chosen) == naive.freed(expected)
-    assert all(datasets[int(each.name)][2] for each in choice.kept)
+    assert all(datasets[int(Reference.parse(each.name).name)][2] for each in choice.kept)
 
 
 def test_a_cache_at_another_place_is_as_good(stock: Stock, home: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from dscache import disk
+from dscache.model import Reference
 from dscache.store import Record, Store
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -38,10 +39,7 @@ class Holding(msgspec.Struct, frozen=True):
     """
 
     mark: str
-    registry: str
-    name: str
-    version: str
-    reference: str
+    reference: Reference
     last_used: float
     size: int
     things: array[int]
@@ -91,7 +89,7 @@ class Inventory:
     def users(self, number: int, but: Archive) -> list[str]:
         """The datasets that need a blob, but those that have it as that archive alone."""
         return [
-            each.reference
+            str(each.reference)
             for each in self.datasets
             if number in each.things and all(one.sha256 != but.sha256 for one in each.archives)
         ]
@@ -135,10 +133,7 @@ class Inventory:
         self._count(self.holders, things)
         return Holding(
             mark=record.mark,
-            registry=record.registry,
-            name=record.name,
-            version=record.version,
-            reference=str(record.reference),
+            reference=record.reference,
             last_used=used,
             size=record.size,
             things=things,

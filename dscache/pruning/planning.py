@@ -57,10 +57,12 @@ class _Planning:
         """The datasets that may go, the least recently used first."""
         datasets = sorted(self._inventory.datasets, key=lambda each: (each.last_used, each.mark))
         for name in names:
-            if not any(_is_named(each, name) for each in datasets):
+            if not any(name.means(each.reference) for each in datasets):
                 raise NotCached(f"{name} is not in the cache", name=str(name))
         return [
-            each for each in datasets if not names or any(_is_named(each, name) for name in names)
+            each
+            for each in datasets
+            if not names or any(name.means(each.reference) for name in names)
         ]
 
     def _take_garbage(self) -> None:
@@ -125,7 +127,7 @@ class _Planning:
             row = each.holding
             reason = each.reason + self._linked(each)
             self._removed.append(
-                Removal("dataset", row.reference, each.bytes, reason, row.mark, row.last_used)
+                Removal("dataset", str(row.reference), each.bytes, reason, row.mark, row.last_used)
             )
             self._freed += each.freed
 
@@ -163,11 +165,3 @@ class _Planning:
             else:
                 self._removed.append(row)
                 self._freed += blob_bytes(self._store.layout.blob(row.target))
-
-
-def _is_named(each: Holding, reference: Reference) -> bool:
-    return (
-        each.name == reference.name
-        and reference.registry in (None, each.registry)
-        and reference.version in (None, each.version)
-    )

@@ -165,4 +165,4 @@ class Choice:
 
     def _keep(self, each: Holding, size: int, why: str) -> None:
         self._seen.add(each.mark)
-        self.kept.append(Kept(each.reference, size, why))
+        self.kept.append(Kept(str(each.reference), size, why))

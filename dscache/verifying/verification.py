@@ -109,7 +109,8 @@ def _records(store: Store, names: Sequence[str]) -> Records:
     for path, _, record in store.records.survey():
         mark = path[len(store.layout.records) + 1 : -len(".json")]
         fault = record if isinstance(record, str) else checking.fault_of(record, mark)
-        named = [each for each in references if _is_named(mark, each)]
+        known = _reference(mark)
+        named = [each for each in references if known and each.means(known)]
         for each in named:
             missing.pop(each, None)
         is_chosen = named or not names
@@ -123,16 +124,6 @@ def _records(store: Store, names: Sequence[str]) -> Records:
     for each in missing:
         raise NotCached(f"{each} is not in the cache", name=str(each))
     return records
-
-
-def _is_named(mark: str, reference: Reference) -> bool:
-    known = _reference(mark)
-    return (
-        known is not None
-        and known.name == reference.name
-        and reference.registry in (None, known.registry)
-        and reference.version in (None, known.version)
-    )
 
 
 def _reference(mark: str) -> Reference | None:
