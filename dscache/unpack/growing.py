@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable
 from threading import Condition
 
+from dscache import disk
+
 #: Wait until so many bytes are there, so that threads do not change hands all the time.
 _STEP = 1 << 20
 _WINDOW = 4 << 20
@@ -114,7 +116,7 @@ class Windows:
         """`look` is called before bytes are handed out; raises if nobody wants them."""
         self._file = file
         self._look = look
-        self._buffer = memoryview(bytearray(_WINDOW))
+        self._buffer = disk.buffer(_WINDOW)
         self._start = self._end = 0
         self._offset = 0
 
