@@ -38,6 +38,7 @@ from tests.origin.answers import (
 from tests.origin.faults import Fault
 
 _STEP = 1 << 16
+_NOTED_LATE = 0.005
 
 
 @dataclass
@@ -382,10 +383,12 @@ else:
 
 
 def most_at_once(seen: Sequence[Exchange]) -> int:
-    """How many of the requests were under way at one time."""
-    changes = sorted(
-        change for each in seen for change in ((each.began, 1), (each.ended or each.began, -1))
-    )
+    """How many of the requests were under way at one time, for certain.
+
+    A client has the last byte, and may go on, a little before the server notes that it was sent.
+    """
+    ends = (max(each.began, (each.ended or each.began) - _NOTED_LATE) for each in seen)
+    changes = sorted([*((each.began, 1) for each in seen), *((end, -1) for end in ends)])
     most = now = 0
     for _, change in changes:
         now += change
