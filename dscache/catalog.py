@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container
 
 from dscache.call import Call
 from dscache.errors import NotCached
@@ -63,23 +63,16 @@ def info(call: Call, reference: Reference) -> Info:
     )
 
 
-def recorded(call: Call, names: Iterable[str]) -> list[Record]:
-    """The records of these datasets, all cached versions where none is named; without names, all.
+def recorded(call: Call, reference: Reference) -> list[Record]:
+    """The records of a dataset, of all cached versions where none is named.
 
     Raises:
         NotCached: nothing of that name is in the cache.
-        UsageError: a name is malformed.
     """
-    records = list(call.store.records.all())
-    references = [Reference.parse(name) for name in names]
-    for each in references:
-        if not any(each.means(record.reference) for record in records):
-            raise NotCached(f"{each} is not in the cache", name=str(each))
-    return [
-        record
-        for record in records
-        if not references or any(each.means(record.reference) for each in references)
-    ]
+    found = [each for each in call.store.records.all() if reference.means(each.reference)]
+    if not found:
+        raise NotCached(f"{reference} is not in the cache", name=str(reference))
+    return found
 
 
 def _are_archives_dropped(store: Store, dataset: Dataset) -> bool:

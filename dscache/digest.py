@@ -43,6 +43,7 @@ WEAK = frozenset({"md5", "sha1", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_12
 #: So much is read at a time: it is hashed before it leaves the second-level cache of its core.
 _CHUNK = 1 << 18
 _HEX = re.compile(r"[0-9a-f]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Hasher(Protocol):
@@ -85,6 +86,11 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
         if not colon:
             algorithm, value = "sha256", algorithm
         return cls(algorithm.lower(), value.lower())
+
+
+def is_sha256(text: str) -> bool:
+    """True for a sha256 in hex."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def hasher(algorithm: str) -> Hasher:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -74,6 +74,16 @@ def names(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def names_below(folder: str) -> Iterator[str]:
+    """The names two levels down, each with that of its folder before it: how hashes are stored."""
+    for shard in names(folder):
+        try:  # unsorted, since there may be very many
+            below = os.listdir(f"{folder}/{shard}")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield from (shard + name for name in below)
 
 
 def allocated(path: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -14,8 +15,9 @@ from dscache.errors import DscacheError, StorageError
 from dscache.events import Notice
 from dscache.hits import is_listed, view_of
 from dscache.layers import standing
+from dscache.model import Reference
 from dscache.quantities import show_size
-from dscache.results import Fetched
+from dscache.results import Fetched, Plan
 from dscache.store import Store
 from dscache.store.counters import Counts
 from dscache.store.roots import HARDLINKED, SYMLINKED, needs
@@ -79,32 +81,30 @@ def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
 
 def _drop_archives(call: Call, wishes: Sequence[Wish]) -> None:
     """Give up the archives of which all is unpacked now."""
-    from dscache import pruning  # late: a hit drops nothing
-
-    limits = pruning.Limits.of(call.settings)
     named = [wish.dataset.reference for wish in wishes if call.store.records.get(wish.dataset)]
-    try:
-        plan = pruning.plan(call.store, named, pruning.Policy(archives=True), limits)
-        pruning.execute(call.store, plan, limits)
-    except StorageError as error:  # what was asked for is here all the same
-        call.emit(Notice(f"archives are kept: {error}"))
+    _pruned(call, named, "archives are kept", archives=True)
 
 
 def _keep_to_budget(call: Call) -> None:
     """Prune what is too much, but for what anybody holds, this process included."""
-    from dscache import pruning  # late, as above
-
-    limits = pruning.Limits.of(call.settings)
-    try:
-        plan = pruning.plan(call.store, (), pruning.Policy(max_size=call.settings.max_size), limits)
-        done = pruning.execute(call.store, plan, limits)
-    except StorageError as error:  # what was asked for is here all the same
-        call.emit(Notice(f"nothing was pruned: {error}"))
-        return
+    done = _pruned(call, (), "nothing was pruned", max_size=call.settings.max_size)
     gone = [row.name for row in done.removed if row.kind == "dataset"]
     if gone:
         freed = show_size(done.freed_bytes)
         call.emit(Notice(f"to keep to `max_size`, pruned {', '.join(gone)}; freed {freed}"))
+
+
+def _pruned(call: Call, names: Sequence[Reference], otherwise: str, **policy: Any) -> Plan:
+    """Prune by a policy. That it fails is said and no error: what was asked for is here."""
+    from dscache import pruning  # late: a hit removes nothing
+
+    limits = pruning.Limits.of(call.settings)
+    try:
+        plan = pruning.plan(call.store, names, pruning.Policy(**policy), limits)
+        return pruning.execute(call.store, plan, limits)
+    except StorageError as error:
+        call.emit(Notice(f"{otherwise}: {error}"))
+        return Plan(())
 
 
 def _counted(results: Iterable[Fetched]) -> Counts:

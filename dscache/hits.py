@@ -42,9 +42,9 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
     return wish.fetched(folder, size, "cached")
 
 
-def view_of(store: Store, dataset: Dataset) -> str:
+def view_of(store: Store, dataset: Dataset | Record) -> str:
     """The folder in which the dataset stands, or would stand."""
-    return store.layout.view(dataset.registry, dataset.name, dataset.version, dataset.content)
+    return store.layout.view(dataset.mark)
 
 
 def is_listed(store: Store, dataset: Dataset) -> bool:
@@ -139,7 +139,7 @@ def _is_proven(store: Store, record: Record) -> bool:
         return False
     if not all(store.trees.find(each.sha256, each.recipe) for each in record.trees):
         return False
-    folder, contents = folder_of(store, record), contents_of(store, record)
+    folder, contents = view_of(store, record), contents_of(store, record)
     if store.read_only:
         return view.is_sound(folder, contents)
     try:
@@ -156,7 +156,7 @@ def make_durable(store: Store, record: Record) -> None:
     Raises:
         StorageError: the disk does not take it.
     """
-    folder, contents = folder_of(store, record), contents_of(store, record)
+    folder, contents = view_of(store, record), contents_of(store, record)
     view.build(folder, contents)
     store.sync(record.files)
     for each in record.trees:
@@ -165,17 +165,12 @@ def make_durable(store: Store, record: Record) -> None:
     store.records.mark_durable(record)
 
 
-def folder_of(store: Store, record: Record) -> str:
-    """The view of a record."""
-    return store.layout.view(record.registry, record.name, record.version, record.content)
-
-
 def contents_of(store: Store, record: Record) -> view.Contents:
     """What has to stand in the view of a record.
 
     Of archives that were unpacked for a selection that is what does, and what its links lead to.
     """
-    folder = folder_of(store, record)
+    folder = view_of(store, record)
 
     def stands(path: str) -> bool:
         return os.path.lexists(f"{folder}/{path}")

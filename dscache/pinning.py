@@ -35,7 +35,7 @@ def unpin(call: Call, reference: Reference) -> Cached:
 
 def _meant(call: Call, reference: Reference) -> Record:
     """The cached dataset that is meant; of what no registry knows any more, the last used."""
-    found = catalog.recorded(call, [str(reference)])
+    found = catalog.recorded(call, reference)
     try:
         dataset = call.lookup.find(reference)
     except NotFound:

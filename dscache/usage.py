@@ -28,14 +28,15 @@ def usage(call: Call, by: str = "dataset") -> Usage:
     now = store.clock()
     inventory = Inventory(store)
     protection = Protection(store, Limits.of(call.settings), now)
+    named = inventory.size
     strays = sum(map(size_of, inventory.strays))
     rows = [_row(inventory, protection, each) for each in inventory.datasets]
     blobs = sum(here and not inventory.is_tree(n) for n, here in enumerate(inventory.present))
     return Usage(
         root=call.settings.cache_dir,
-        bytes=inventory.size + strays,
+        bytes=named + strays,
         blobs=blobs + sum(not os.path.isdir(path) for path in inventory.strays),
-        saved_bytes=sum(row.bytes for row in rows) - inventory.size,
+        saved_bytes=sum(row.bytes for row in rows) - named,
         datasets=tuple(sorted(rows, key=lambda row: -row.bytes)),
         groups=() if by == "dataset" else tuple(_groups(inventory, protection, by, now)),
         counts=store.counters.total(),

@@ -5,18 +5,15 @@ It is made for a million blobs: each is a number, and what is known of it stands
 
 from __future__ import annotations
 
-import os
-import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from dscache import disk
+from dscache.digest import is_sha256
 from dscache.model import Reference
 from dscache.store import Record, Store
-
-_HASH = re.compile("[0-9a-f]{64}")
 
 
 class Archive(msgspec.Struct, frozen=True):
@@ -72,7 +69,8 @@ class Inventory:
         self._numbers: dict[bytes, int] = {}
         self._read()
         self.present = bytearray(len(self.sizes))
-        self._look()
+        with disk.storage_errors("the cache cannot be read"):
+            self._look()
         self._keys = list(self._numbers)
 
     def blob(self, sha256: str) -> int | None:
@@ -125,7 +123,7 @@ class Inventory:
             linked.append(number)
         for each in record.trees:
             linked.append(self._number(fromhex(each.sha256) + each.recipe.encode(), each.bytes))
-        kept = [self._number(fromhex(each), self._size(each)) for each in record.keeps]
+        kept = [self._number(fromhex(each), self._store.blobs.size(each)) for each in record.keeps]
         self.kept.update(kept)
         archives = [self._number(fromhex(each.sha256), each.size) for each in record.trees]
         things = array("I", {*linked, *kept, *archives})
@@ -152,26 +150,19 @@ class Inventory:
         for number in numbers:
             counts[number] += 1
 
-    def _size(self, sha256: str) -> int:
-        """Bytes of a blob of which no record tells them."""
-        try:
-            return os.stat(self._store.layout.blob(sha256)).st_size
-        except FileNotFoundError:
-            return 0
-
     def _look(self) -> None:
         """What of it is here, and what else."""
         layout = self._store.layout
         present, number_of, fromhex = self.present, self._numbers.get, bytes.fromhex
-        for sha256 in hashes_below(layout.blobs):
+        for sha256 in self._store.blobs.hashes():
             number = number_of(fromhex(sha256))
             if number is None:
                 self.strays.append(layout.blob(sha256))
             else:
                 present[number] = 1
-        for name in names_below(layout.trees):
+        for name in disk.names_below(layout.trees):
             sha256, _, rest = name.partition(".")
-            if not is_hash(sha256):
+            if not is_sha256(sha256):
                 continue
             recipe = rest.rpartition("-")[0]
             path = f"{layout.trees}/{name[:2]}/{name[2:]}"
@@ -184,31 +175,6 @@ class Inventory:
                 present[number] = 1
 
 
-def names_below(folder: str) -> Iterator[str]:
-    """The names two levels down, each with that of its folder before it: how hashes are stored."""
-    for shard in disk.names(folder):
-        yield from (shard + name for name in _names(f"{folder}/{shard}"))
-
-
-def hashes_below(folder: str) -> Iterator[str]:
-    """The names of `names_below` that are a sha256 in hex."""
-    return filter(_HASH.fullmatch, names_below(folder))
-
-
-def _names(folder: str) -> Iterable[str]:
-    """Unsorted, since there may be very many."""
-    with disk.storage_errors("the cache cannot be read"):
-        try:
-            return os.listdir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
-
-
 def sha256_in(target: str) -> str:
     """The sha256 of a blob, or of the archive of a tree, given as it is or by its path."""
     return "".join(target.split("/")[-2:])[:64]
-
-
-def is_hash(text: str) -> bool:
-    """True for a sha256 in hex."""
-    return _HASH.fullmatch(text) is not None

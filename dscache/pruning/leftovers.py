@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from dscache import disk
+from dscache.digest import is_sha256
 from dscache.pruning.freeing import blob_bytes, tree_bytes
-from dscache.pruning.inventory import Inventory, is_hash, names_below
+from dscache.pruning.inventory import Inventory
 from dscache.pruning.policy import Limits
 from dscache.pruning.protection import Protection
 from dscache.quantities import show_duration
@@ -78,7 +79,7 @@ class Leftovers:
             return ""
         algorithm, _, value = key.partition("-")
         is_free = journal and (journal.owner is None or is_gone(journal.owner))
-        if is_free and algorithm == "sha256" and is_hash(value):
+        if is_free and algorithm == "sha256" and is_sha256(value):
             if os.path.exists(self._store.layout.blob(value)):
                 return "the whole file is here"
             if not any(path.endswith(".part") for path in paths):
@@ -130,11 +131,11 @@ class Leftovers:
     def _notes(self) -> Iterator[Removal]:
         """Proofs and aliases of blobs that are gone."""
         layout = self._store.layout
-        for name in names_below(layout.proofs):
+        for name in disk.names_below(layout.proofs):
             sha256 = name.removesuffix(".json")
             path = layout.proof(sha256)
             is_missing = not os.path.exists(layout.blob(sha256))
-            if is_hash(sha256) and is_missing and self._is_old(path):
+            if is_sha256(sha256) and is_missing and self._is_old(path):
                 yield _removal("record", path, "what it speaks of is gone")
         for path, sha256 in self._store.blobs.aliases():
             # Of an archive that was dropped, the alias still tells which tree is its own.

@@ -16,8 +16,9 @@ from itertools import islice
 from typing import TypeVar
 
 from dscache import disk, filesystem
+from dscache.digest import is_sha256
 from dscache.errors import StorageError
-from dscache.pruning.inventory import is_hash, sha256_in
+from dscache.pruning.inventory import sha256_in
 from dscache.pruning.policy import Limits
 from dscache.pruning.protection import Protection
 from dscache.results import Kept, Plan, Removal
@@ -111,7 +112,7 @@ class _Removing:
         if record:
             self._orphans.update(dict.fromkeys(self._needs(record)))
             self._store.records.drop(mark)
-        self._remove(self._store.layout.view_of(mark))
+        self._remove(self._store.layout.view(mark))
 
     def _mark_of(self, row: Removal) -> str:
         """A view that no record names is planned by its path."""
@@ -176,12 +177,12 @@ class _Removing:
         elif protection.broken:
             self._keep(row, protection.broken)
         else:
-            kind = "blob" if is_hash(target) else "tree"
+            kind = "blob" if is_sha256(target) else "tree"
             unplanned = Removal(kind, f"sha256:{sha256_in(target)}", 0, "", target)
             self._try(row or unplanned, partial(self._take_away, target), is_planned=bool(row))
 
     def _take_away(self, target: str) -> None:
-        if not is_hash(target):
+        if not is_sha256(target):
             self._unlink(self._store.trees.summary(target))
             self._remove(target)
             return

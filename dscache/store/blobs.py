@@ -19,7 +19,7 @@ from functools import cached_property
 import msgspec
 
 from dscache import disk, filesystem
-from dscache.digest import Digest, Sums, fast_sum_of, sums_of
+from dscache.digest import Digest, Sums, fast_sum_of, is_sha256, sums_of
 from dscache.errors import IntegrityError
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, is_running, this_boot
@@ -99,6 +99,18 @@ class Blobs:
     def known_as(self, digest: Digest) -> str | None:
         """The sha256 of what has that digest, as far as is known."""
         return self._resolve((digest,))
+
+    def hashes(self) -> Iterator[str]:
+        """The sha256 of every blob that is here, by its name."""
+        with disk.storage_errors("the cache cannot be read"):
+            yield from filter(is_sha256, disk.names_below(self._layout.blobs))
+
+    def size(self, sha256: str) -> int:
+        """Bytes of the file under that sha256, whatever it holds; 0 if there is none."""
+        try:
+            return os.stat(self._layout.blob(sha256)).st_size
+        except OSError:
+            return 0
 
     def aliases(self) -> Iterator[tuple[str, str]]:
         """The path of each alias, and the sha256 that it gives; "" where it makes no sense."""

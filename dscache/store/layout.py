@@ -169,10 +169,7 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
     def record(self, mark: str) -> str:
         return f"{self.root}/records/{mark}.json"
 
-    def view(self, registry: str, name: str, version: str, content: str) -> str:
-        return f"{self.root}/datasets/{registry}/{name}/{version}+{content[:8]}"
-
-    def view_of(self, mark: str) -> str:
+    def view(self, mark: str) -> str:
         registry, _, rest = mark.partition("/")
         name, _, version = rest.partition("@")
         return f"{self.root}/datasets/{registry}/{name}/{version}"

@@ -6,7 +6,6 @@ it means is for `doctor` to say. What a filesystem refuses is an answer, other t
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import time
@@ -173,7 +172,7 @@ def _takes_name(path: str) -> bool:
     try:
         os.close(filesystem.create(path))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in disk.FULL:
             raise
         return False
     return True

@@ -14,8 +14,7 @@ from collections.abc import Container, Iterator, Sequence
 
 import msgspec
 
-from dscache import disk
-from dscache.digest import Reader
+from dscache.digest import Reader, is_sha256
 from dscache.errors import DscacheError
 from dscache.model import check_path
 from dscache.store import Record, Store
@@ -29,7 +28,7 @@ MISTOLD = "a record tells another size or xxh3_128 than it has"
 #: Of a file that has more names than the cache gave it.
 LINKED = "it is linked from outside the cache, where it may have been edited"
 
-_SHA256, _XXH3 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
+_XXH3 = re.compile(r"[0-9a-f]{32}")
 
 #: Where a check stands in the order of all of them.
 Position = tuple[int, str, str, str, int]
@@ -189,7 +188,7 @@ def units(store: Store, records: Sequence[Record], *, unnamed: bool) -> list[Uni
     for sha256 in {sha256 for each in records for sha256 in each.keeps}:
         if (sha256, "") not in named:
             named.add((sha256, ""))
-            kept = Unit(_size(store, sha256), sha256)
+            kept = Unit(store.blobs.size(sha256), sha256)
             found[kept.position] = kept
     if unnamed:
         found |= {each.position: each for each in _unnamed(store, named)}
@@ -224,29 +223,20 @@ def fault_of(record: Record, mark: str) -> str:
 
 
 def _check(sha256: str, size: int, xxh3_128: str) -> None:
-    if size < 0 or not _SHA256.fullmatch(sha256) or not _XXH3.fullmatch(xxh3_128):
+    if size < 0 or not is_sha256(sha256) or not _XXH3.fullmatch(xxh3_128):
         raise ValueError(f"a file of {size} bytes with sha256 {sha256!r} and xxh3_128 {xxh3_128!r}")
 
 
 def _unnamed(store: Store, named: Container[tuple[str, str]]) -> Iterator[Unit]:
     """The other blobs and trees of the store, known by nothing but their names."""
-    for shard in disk.names(store.layout.blobs):
-        for name in disk.names(f"{store.layout.blobs}/{shard}"):
-            sha256 = shard + name
-            if (sha256, "") not in named and _SHA256.fullmatch(sha256):
-                yield Unit(_size(store, sha256), sha256, may_be_gone=True)
+    for sha256 in store.blobs.hashes():
+        if (sha256, "") not in named:
+            yield Unit(store.blobs.size(sha256), sha256, may_be_gone=True)
     for tree in store.trees.all():
         folder = store.layout.tree(tree.sha256, tree.recipe)
         # One of an older way of unpacking is nobody's any more.
         if (tree.sha256, tree.recipe) not in named and os.path.dirname(tree.path) == folder:
             yield Unit(tree.bytes, tree.sha256, "", tree.recipe, tree.files)
-
-
-def _size(store: Store, sha256: str) -> int:
-    try:
-        return os.stat(store.layout.blob(sha256)).st_size
-    except OSError:
-        return 0
 
 
 def _other_size(found: int, wanted: int) -> str:

@@ -22,7 +22,7 @@ from dscache.call import Call
 from dscache.digest import Digest, sums_of
 from dscache.errors import DscacheError, StorageError
 from dscache.events import Notice
-from dscache.hits import contents_of, folder_of
+from dscache.hits import contents_of, view_of
 from dscache.model import Artifact
 from dscache.store import File, Record, Unpacked
 from dscache.store.trees import stands
@@ -194,7 +194,7 @@ class Repair:
                 problem = "it names another file than its registry"
                 self._recover(Finding("record", path, problem, mark=record.mark))
             return
-        folder, contents = folder_of(store, record), contents_of(store, record)
+        folder, contents = view_of(store, record), contents_of(store, record)
         try:
             view.build(folder, contents)
             if record.durable:
@@ -261,7 +261,7 @@ class Repair:
         told = {each.mark for each in self._findings}
         for mark, record in self._damaged.items():
             if self._reasons.get(mark) and mark not in told:
-                folder = folder_of(self._store, record)
+                folder = view_of(self._store, record)
                 yield Finding("view", folder, "the view cannot be mended", mark=mark)
 
     def _is_right(self, each: Finding) -> bool:

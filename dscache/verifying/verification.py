@@ -25,7 +25,7 @@ from dscache.call import Call
 from dscache.digest import Reader, sums_of
 from dscache.errors import NotCached, StorageError, UsageError
 from dscache.events import Notice
-from dscache.hits import contents_of, folder_of, make_durable
+from dscache.hits import contents_of, make_durable, view_of
 from dscache.model import Reference
 from dscache.results import Damage, Verified
 from dscache.store import File, Record, Store, Unpacked
@@ -145,7 +145,7 @@ def _views(
         reader = Reader(pace)
         try:
             is_sound = view.is_sound(
-                folder_of(store, record),
+                view_of(store, record),
                 contents_of(store, replace(record, files=files, trees=trees)),
                 lambda path: reader.sum_of(path, "xxh3_128"),
             )
@@ -163,7 +163,7 @@ def _views(
     suspects = [record.mark for record, found in zip(records, faults, strict=True) if found]
     # Looked at again as they are recorded now: prunes and fetches go on meanwhile.
     return [
-        Finding("view", folder_of(store, record), found, mark=record.mark)
+        Finding("view", view_of(store, record), found, mark=record.mark)
         for record in filter(None, map(store.records.load, suspects))
         if (found := fault(record))
     ]
