@@ -66,6 +66,28 @@ def overwrite(path: str | Path, data: bytes) -> None:
     os.chmod(path, stat.S_IMODE(before.st_mode))
 
 
+def flip(path: Path) -> None:
+    """Damage a file: one bit in its middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    overwrite(path, bytes(data))
+
+
+def cut(path: Path) -> None:
+    """Damage a file: its last byte is lost."""
+    overwrite(path, path.read_bytes()[:-1])
+
+
+def grow(path: Path) -> None:
+    """Damage a file: it is longer."""
+    overwrite(path, path.read_bytes() + b"more")
+
+
+def zero(path: Path) -> None:
+    """Damage a file: zeros, as a power cut leaves."""
+    overwrite(path, bytes(path.stat().st_size))
+
+
 def damaged(data: bytes) -> Iterator[bytes]:
     """What a power cut or an accident can leave of a small file."""
     for length in range(len(data)):

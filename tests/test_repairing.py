@@ -27,7 +27,18 @@ from dscache.results import Verified
 from tests.children import Died, forked, unprivileged
 from tests.making import Shelf, artifact, content, md5, sha256
 from tests.origin import Site, origin
-from tests.stores import KILLED, Fault, boot, faults_of, files_below, overwrite
+from tests.stores import (
+    KILLED,
+    Fault,
+    boot,
+    cut,
+    faults_of,
+    files_below,
+    flip,
+    grow,
+    overwrite,
+    zero,
+)
 from tests.test_pruning import packed
 
 LARGE, SMALL, OTHER = content(2 << 20, 1), content(3000, 2), content(500, 3)
@@ -111,24 +122,6 @@ def world(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> World:
     (home / "config.toml").write_text("retries = 0\n")
     dscache.fetch_many(DATASETS)
     return World(home, site, shelf)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    overwrite(path, bytes(data))
-
-
-def cut(path: Path) -> None:
-    overwrite(path, path.read_bytes()[:-1])
-
-
-def grow(path: Path) -> None:
-    overwrite(path, path.read_bytes() + b"more")
-
-
-def zero(path: Path) -> None:
-    overwrite(path, bytes(path.stat().st_size))
 
 
 def empty(path: Path) -> None:

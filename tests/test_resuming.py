@@ -20,7 +20,7 @@ from dscache.verifying.pacing import Pace, Stopped
 from tests.children import interpreter
 from tests.downloads import moments
 from tests.making import Shelf, artifact, content, sha256
-from tests.stores import boot, damaged, overwrite
+from tests.stores import boot, damaged, flip, overwrite
 from tests.test_pruning import packed
 
 SIZE, COUNT = 60_000, 30
@@ -59,11 +59,6 @@ def cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def blob(cache: Path, number: int) -> Path:
     hex_ = sha256(FILES[f"{number:02}.bin"]).removeprefix("sha256:")
     return cache / "blobs/sha256" / hex_[:2] / hex_[2:]
-
-
-def flip(path: Path) -> None:
-    data = path.read_bytes()
-    overwrite(path, bytes([data[0] ^ 1]) + data[1:])
 
 
 def interrupted(cache: Path, how: signal.Signals, *arguments: str, after: int = 16) -> int:

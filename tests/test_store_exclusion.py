@@ -27,25 +27,14 @@ from dscache.store.locks import Locks
 from dscache.store.markers import Markers
 from dscache.store.owner import Boot, this_process
 from tests.children import forked, running
+from tests.holder import KEY, held
 from tests.mounts import SMALLEST, mounted
 from tests.stores import boot, damaged
 
 fcntl = pytest.importorskip("fcntl", reason="what lies here is flock")
-KEY = "sha256-" + "0" * 64
 
 #: Every process is given the lock, as on some network filesystems.
 LIES = "import fcntl; fcntl.flock = lambda *_: None\n"
-HOLD = """
-import sys
-from dscache.store import Store
-lock = Store(sys.argv[1]).locks.attempt(sys.argv[2])
-print("held" if lock else "free", flush=True)
-sys.stdin.readline()
-if lock:
-    lock.release()
-print("released", flush=True)
-sys.stdin.readline()
-"""
 
 
 @pytest.fixture
@@ -60,23 +49,6 @@ def liar(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store on a filesystem whose locks exclude nobody."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     return store
-
-
-@contextmanager
-def held(store: Store, prelude: str = LIES) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Another process has the lock; yields its pid, and how to make it release."""
-    with running(prelude + HOLD, store.layout.root, KEY) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-        assert stdout.readline() == "held\n"
-
-        def release() -> None:
-            stdin.write("\n")
-            stdin.flush()
-            stdout.readline()
-
-        yield process.pid, release
 
 
 def verdict_of(store: Store) -> Verdict:
@@ -272,14 +244,14 @@ def test_a_marker_is_for_one_at_a_time(liar: Store) -> None:
 
 
 def test_between_processes(liar: Store) -> None:
-    with held(liar) as (_, release):
+    with held(liar, LIES) as (_, release, _kill):
         assert liar.locks.attempt(KEY) is None
         release()
         assert liar.locks.attempt(KEY)
 
 
 def test_a_killed_holder_blocks_nobody(liar: Store) -> None:
-    with held(liar) as (pid, _):
+    with held(liar, LIES) as (pid, _, _kill):
         assert liar.locks.attempt(KEY) is None
         os.kill(pid, 9)
         assert Locks(liar.layout, 10, lambda _: None).wait(KEY, lambda _: None)
@@ -287,7 +259,7 @@ def test_a_killed_holder_blocks_nobody(liar: Store) -> None:
 
 def test_those_who_wait_hear_who_has_it(liar: Store) -> None:
     heard: list[str] = []
-    with held(liar) as (pid, release):
+    with held(liar, LIES) as (pid, release, _):
         threading.Timer(0.2, release).start()
         assert Locks(liar.layout, 10, lambda _: None).wait(KEY, heard.append)
     (holder,) = heard
@@ -456,7 +428,7 @@ def test_lock_files_are_made_with_the_umask_alone(home: Path) -> None:
 
 
 def test_waiting_for_a_marker_ends(liar: Store) -> None:
-    with held(liar) as (pid, _):
+    with held(liar, LIES) as (pid, _, _kill):
         began = time.monotonic()
         with pytest.raises(StorageError, match=f"held by process {pid} on "):
             liar.locks.wait(KEY, lambda _: None)

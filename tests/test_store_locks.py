@@ -7,8 +7,6 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,21 +15,9 @@ from dscache import filesystem
 from dscache.errors import StorageError
 from dscache.store import Store
 from dscache.store.locks import Locks
-from tests.children import forked, running
+from tests.children import forked
+from tests.holder import KEY, held
 from tests.stores import damaged, overwrite
-
-KEY = "sha256-" + "0" * 64
-HOLD = """
-import sys
-from dscache.store import Store
-lock = Store(sys.argv[1]).locks.attempt(sys.argv[2])
-print("held" if lock else "free", flush=True)
-sys.stdin.readline()
-if lock:
-    lock.release()
-print("released", flush=True)
-sys.stdin.readline()
-"""
 
 
 @pytest.fixture
@@ -39,23 +25,6 @@ def store(home: Path) -> Store:
     made = Store(f"{home}/cache", lock_timeout=0.3)
     made.prepare()
     return made
-
-
-@contextmanager
-def held(store: Store) -> Iterator[tuple[int, Callable[[], None], Callable[[], None]]]:
-    """Another process has the lock; yields its pid, and how to make it release or die."""
-    with running(HOLD, store.layout.root, KEY) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-        assert stdout.readline() == "held\n"
-
-        def release() -> None:
-            stdin.write("\n")
-            stdin.flush()
-            stdout.readline()
-
-        yield process.pid, release, process.kill
 
 
 def test_one_at_a_time(store: Store) -> None:

@@ -16,7 +16,7 @@ from dscache.cli import cli
 from dscache.errors import NotCached
 from dscache.results import Damage
 from tests.making import Shelf, artifact, content
-from tests.stores import overwrite
+from tests.stores import cut, flip, zero
 from tests.test_pruning import MEMBERS, TAR
 
 PLAIN = content(2 << 20, 3)
@@ -43,20 +43,6 @@ def test_what_is_right_is_found_right(shelf: Shelf, full: bool) -> None:
     found = dscache.Cache().verify(full=full)
     assert found.corrupt == ()
     assert found.ok == found.checked == len(MEMBERS) + 2 + 2  # members, blobs, views
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    overwrite(path, bytes(data))
-
-
-def cut(path: Path) -> None:
-    overwrite(path, path.read_bytes()[:-1])
-
-
-def zero(path: Path) -> None:
-    overwrite(path, bytes(path.stat().st_size))
 
 
 @pytest.mark.parametrize("full", [False, True])

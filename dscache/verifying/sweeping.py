@@ -10,7 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from dscache.digest import Reader
 from dscache.events import Checked, Emit
@@ -47,25 +49,33 @@ class Sweep:
     def run(self, pace: Pace, progress: Progress, emit: Emit, *, full: bool) -> None:
         """Make all checks. If it is interrupted, its state is written."""
         count = os.cpu_count() or 1
+        # Waited for without the locks of futures and events: these are taken in Python, where an
+        # interrupt can leave one taken, and the thread that wants it would never end.
+        ended: SimpleQueue[Future[None]] = SimpleQueue()
         with ThreadPoolExecutor(count, thread_name_prefix="dscache-verify") as executor:
-            working = [executor.submit(self._work, pace, full) for _ in range(count)]
             try:
-                self._attend(working, pace, progress, emit)
+                for _ in range(count):
+                    executor.submit(self._work, pace, full).add_done_callback(ended.put)
+                self._attend(count, ended, pace, progress, emit)
             except BaseException:
                 pace.stop()
-                wait(working)
+                executor.shutdown()
                 self._save(progress)
                 raise
 
     def _attend(
-        self, working: Iterable[Future[None]], pace: Pace, progress: Progress, emit: Emit
+        self,
+        working: int,
+        ended: SimpleQueue[Future[None]],
+        pace: Pace,
+        progress: Progress,
+        emit: Emit,
     ) -> None:
         saved = time.monotonic()
-        waiting: Iterable[Future[None]] = working
-        while waiting:
-            ended, waiting = wait(waiting, _TELL_EVERY, FIRST_EXCEPTION)
-            for each in ended:
-                each.result()
+        while working:
+            with suppress(Empty):
+                ended.get(timeout=_TELL_EVERY).result()
+                working -= 1
             emit(Checked(self.files, self._total, self._skipped + pace.done, self._size))
             if time.monotonic() - saved > _SAVE_EVERY:
                 self._save(progress)
