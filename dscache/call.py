@@ -129,10 +129,10 @@ class Call:
             from dscache.sources.file import path_of
 
             return Folder(path_of(address))
-        if scheme not in ("http", "https"):
+        if scheme not in ("http", "https", "s3", "gs", "az"):
             raise UsageError(
                 f"{address!r} cannot be a registry",
-                hint="a folder, or a URL that begins with https:// or http://, can be one",
+                hint="a folder, or a URL with https://, http://, s3://, gs:// or az://, can be one",
             )
         return Prefix(
             address,

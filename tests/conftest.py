@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.weed import Weed, weed
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("dscache", deadline=None)
@@ -30,6 +33,9 @@ _KEPT_OUT = (
     "HTTP_PROXY",
     "all_proxy",
     "ALL_PROXY",
+    "AWS_CA_BUNDLE",
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
 )
 
 
@@ -44,3 +50,17 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DSCACHE_CONFIG", str(folder / "config.toml"))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    with weed(tmp_path_factory.mktemp("weed")) as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store: Weed, monkeypatch: pytest.MonkeyPatch) -> Weed:
+    """An object store that all tests share, each with buckets of its own, and our way in."""
+    for name, value in _store.environment().items():
+        monkeypatch.setenv(name, value)
+    return _store

@@ -17,13 +17,26 @@ from dscache.errors import DscacheError, InvalidFile, UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
 from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
 
-__all__ = ["LINK_MODES", "Auth", "Settings", "environment_variable", "load", "salvaged"]
+__all__ = [
+    "LINK_MODES",
+    "Auth",
+    "Settings",
+    "endpoint",
+    "environment_variable",
+    "load",
+    "salvaged",
+]
 
 _ENVIRONMENT = {
     "cache_dir": "DSCACHE_DIR",
     "jobs": "DSCACHE_JOBS",
     "offline": "DSCACHE_OFFLINE",
     "remote": "DSCACHE_REMOTE",
+}
+# Where an object store is that is not its provider's own, by protocol.
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
 _CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _READ = (
@@ -167,3 +180,11 @@ def _named(name: str, parse: Callable[[object], Any], value: object) -> Any:
 def environment_variable(name: str) -> str | None:
     """The value of a variable that a setting names, such as `token_env`."""
     return os.environ.get(name)
+
+
+def endpoint(scheme: str) -> str:
+    """Where the user's object store is, for one that is not its provider's own; else empty."""
+    for variable in _ENDPOINTS.get(scheme, ()):
+        if text := os.environ.get(variable):
+            return text
+    return ""

@@ -1,7 +1,7 @@
 """All sources of a call as one: the protocol of a URL decides which of them serves it.
 
-Also applies the user's `[rewrite]` table, so that errors and records speak of the original URL and
-only requests go elsewhere.
+Also applies the user's `[rewrite]` table, and has files in buckets served by HTTP under a signed
+address: errors and records speak of the original URL, and only requests go elsewhere.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dscache.errors import TransferError
 from dscache.events import Emit, Notice
 from dscache.settings import Settings, environment_variable
+from dscache.sources.buckets import Signing, is_bucket
 from dscache.sources.credentials import Credentials
-from dscache.sources.exchange import Exchange, Request, Source
+from dscache.sources.exchange import Exchange, Failure, Refused, Request, Source, Trouble
 from dscache.sources.file import Files
 from dscache.sources.options import NO_HEADERS, Options
 
@@ -44,13 +46,21 @@ class Sources:
         self._emit = emit
         self._headers = headers
         self._files = Files()
+        self._sign = Signing()
         self._active: list[tuple[Exchange, Source]] = []
 
     def start(self, request: Request) -> Exchange:
         """Send a request to the source that serves its URL."""
         url = rewritten(request.url, self._settings.rewrite)
-        source = self._source(url)
-        exchange = source.start(request if url == request.url else replace(request, url=url))
+        if url != request.url:
+            request = replace(request, url=url)
+        if is_bucket(url):
+            try:
+                request = replace(request, url=self._sign(url), is_signed=True)
+            except TransferError as error:
+                return Refused(Failure(Trouble.REFUSED, str(error)))
+        source = self._source(request.url)
+        exchange = source.start(request)
         self._active.append((exchange, source))
         return exchange
 

@@ -25,6 +25,7 @@ class Request:
             rest is wanted only if it still holds. With `start` 0: the ETag of what is known, which
             is not wanted again; a failure with status 304 says that it still holds.
         is_probe: only the head is wanted. Bytes that a source sends all the same are not.
+        is_signed: the URL itself is the right to its bytes; no other credentials go along.
     """
 
     url: str
@@ -33,6 +34,7 @@ class Request:
     end: int | None = None
     is_long: bool = False
     is_probe: bool = False
+    is_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,23 @@ class Exchange(Protocol):
 
     def cancel(self) -> None:
         """Stop; nothing more will come. Fine on an exchange that is done."""
+
+
+class Refused:
+    """An exchange that failed before anybody was asked."""
+
+    is_whole = False
+    done = True
+
+    def __init__(self, failure: Failure) -> None:
+        self.head: Head | None = None
+        self.failure: Failure | None = failure
+
+    def take(self) -> list[bytes]:
+        return []
+
+    def cancel(self) -> None:
+        """It has ended already."""
 
 
 class Source(Protocol):

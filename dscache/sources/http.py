@@ -98,7 +98,8 @@ class Http:
         # Never empty: pycurl takes an empty list to mean "as before", with another host's secrets.
         headers = {"User-Agent": _USER_AGENT}
         try:
-            headers |= self._options.headers_for(transfer.url, request.url)
+            if not request.is_signed:
+                headers |= self._options.headers_for(transfer.url, request.url)
         except UnsafeError as error:
             transfer.finish(Failure(Trouble.UNSAFE, str(error)))
             return
@@ -110,7 +111,8 @@ class Http:
             headers["If-Range" if is_part else "If-None-Match"] = request.validator
         easy = self._idle.pop() if self._idle else self._new_handle()
         self._set(easy, pycurl.HTTPHEADER, [f"{name}: {each}" for name, each in headers.items()])
-        self._set(easy, pycurl.NETRC, _netrc_for(transfer.url))
+        netrc = pycurl.NETRC_IGNORED if request.is_signed else _netrc_for(transfer.url)
+        self._set(easy, pycurl.NETRC, netrc)
         self._set(easy, pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION)
         easy.setopt(pycurl.NOBODY, int(request.is_probe))
         easy.setopt(pycurl.URL, transfer.url)
