@@ -25,6 +25,7 @@ from dscache.events import Event, Notice
 from dscache.model import Dataset, Reference
 from dscache.registry.author import write_index
 from dscache.registry.lookup import Lookup
+from dscache.registry.order import bundled
 from tests.making import Shelf, artifact, sha256
 from tests.origin import Refuse, Site, origin
 
@@ -98,7 +99,8 @@ def test_order_for_a_bare_name(room: Room, monkeypatch: pytest.MonkeyPatch) -> N
         assert room.find(f"{name}/iris").registry == name
     with room.lookup() as lookup:
         names = [each.name for each in lookup.registries()]
-        assert names[:5] == ["team", "two", "three", "one", "samples"]
+        assert names[:4] == ["team", "two", "three", "one"]
+        assert names[4:] == sorted(each.name for each in bundled())
         assert lookup.also_in(room.find("iris")) == ["two", "three", "one", "samples"]
 
 
@@ -372,6 +374,40 @@ class TestAServer:
         with pytest.raises(NotFound) as failure:
             room.find("team/crop")
         assert failure.value.facts["near"] == ["crops"]
+
+    def test_versions_that_the_entry_lists_need_no_index(self, room: Room, site: Site) -> None:
+        shelf = room.shelf("team", "x")
+        shelf.add("x", [artifact("a", b"2", URL)], version="2", versions=["1", "2"])
+        site.files["/x.toml"] = (shelf.folder / "x.toml").read_bytes()
+        with room.lookup() as lookup:
+            assert lookup.versions(lookup.find(Reference("x"))) == ["1", "2"]
+        assert "/index.json" not in asked(site)
+
+    def test_a_long_index_is_not_read_for_the_versions_of_one(self, room: Room, site: Site) -> None:
+        site.files["/index.json"] = b'{"datasets": {}}' + b" " * (8 << 20)
+        for _ in range(2):
+            with room.lookup() as lookup:
+                assert lookup.versions(lookup.find(Reference("x"))) == ["1"]
+        assert sum(each.sent for each in site.requests if each.path == "/index.json") < 12 << 20
+        with room.lookup() as lookup:  # who wants the list gets it, and then it is here
+            assert "team" not in {registry.name for registry, _, _ in lookup.available()}
+            assert lookup.versions(lookup.find(Reference("x"))) == ["1"]
+
+
+def test_a_large_folder_is_not_listed_for_the_versions_of_one(room: Room) -> None:
+    shelf = room.shelf("team", "x")
+    shelf.add("x", [artifact("a", b"1", URL)], version="1", file="x@1.toml")
+    shelf.add("x", [artifact("a", b"2", URL)], version="2")
+    room.use(shelf.folder, "team")
+    with room.lookup() as lookup:
+        assert lookup.versions(lookup.find(Reference("x"))) == ["1", "2"]
+    for number in range(8_000):
+        (shelf.folder / f"a-file-with-a-name-of-some-length-{number}.txt").touch()
+    with room.lookup() as lookup:
+        assert lookup.versions(lookup.find(Reference("x"))) == ["2"]
+    shelf.add("x", [artifact("a", b"2", URL)], version="2", versions=["1", "2"])
+    with room.lookup() as lookup:
+        assert lookup.versions(lookup.find(Reference("x", version="1"))) == ["1", "2"]
 
 
 def test_two_thousand_entries_and_one_broken(room: Room) -> None:

@@ -7,7 +7,10 @@ are not synced and a power cut may tear them. What is torn counts as never read.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +19,10 @@ import msgspec
 from dscache import disk, filesystem
 from dscache.digest import hasher
 from dscache.registry.entries import Document
+from dscache.registry.tables import too_long
+
+#: Bytes that the first line takes at most.
+_MOST_FACTS = 4096
 
 
 class _Facts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,8 +57,15 @@ class Copy(msgspec.Struct, frozen=True, dict=True):
         return passed if passed >= 0 else float("inf")
 
 
-def load(path: str) -> Copy | None:
-    """The copy in a file, or None if there is none, or not a whole one."""
+def load(path: str, limit: int = sys.maxsize) -> Copy | None:
+    """The copy in a file, or None if there is none, or not a whole one.
+
+    Raises:
+        InvalidFile: it has more than `limit` bytes.
+    """
+    with suppress(OSError):
+        if os.path.getsize(path) > limit + _MOST_FACTS:
+            raise too_long(limit)
     return disk.parsed(path, _read)
 
 

@@ -56,7 +56,7 @@ def build(place: Place, broken: Callable[[DscacheError], None]) -> Index:
     entries: dict[str, Entry] = {}
     versions: dict[str, set[str]] = {}
     aliases: dict[str, set[str]] = {}
-    for file in files:
+    for file in sorted(files):
         name = EntryName.of(file)
         entry = _entry(place, file, broken) if name else None
         if name is None or entry is None:
@@ -106,16 +106,17 @@ def row(name: str, entry: Entry, versions: set[str], aliases: set[str]) -> Row:
     )
 
 
-def read(place: Place, emit: Emit | None = None) -> Index:
+def read(place: Place, emit: Emit | None = None, most: int | None = None) -> Index:
     """The index file of a registry, or one built from its entries where there is none.
 
-    Entries that cannot be used are left out, with a notice.
+    Entries that cannot be used are left out, with a notice. With `most`, a file of more bytes is
+    malformed.
 
     Raises:
         InvalidFile: the index is malformed, or there is none and the place cannot be listed.
         TransferError: the place cannot be read.
     """
-    data = place.read(INDEX)
+    data = place.read(INDEX, most)
     if data is None:
         return build(place, lambda error: emit(Notice(f"left out: {error}")) if emit else None)
     try:
@@ -136,8 +137,15 @@ def decode(data: bytes) -> Index:
         raise InvalidFile(str(error)) from error
     if index.format != 1:
         raise InvalidFile(f"format: {index.format} is not known; this version reads 1")
-    rows = {name: _printable(row) for name, row in index.datasets.items() if is_name(name)}
+    rows = {name: row for name, row in index.datasets.items() if is_name(name)}
+    if not _is_plain(data):
+        rows = {name: _printable(row) for name, row in rows.items()}
     return msgspec.structs.replace(index, datasets=rows)
+
+
+def _is_plain(data: bytes) -> bool:
+    """True for JSON in which every text can be shown, as nearly all is: ASCII without an escape."""
+    return data.isascii() and b"\\" not in data and b"\x7f" not in data
 
 
 def _printable(row: Row) -> Row:

@@ -12,13 +12,23 @@ from functools import lru_cache
 
 import msgspec
 
-from dscache.errors import DscacheError, InvalidFile, NotCached, NotFound, TransferError, UsageError
+from dscache.errors import (
+    DscacheError,
+    IntegrityError,
+    InvalidFile,
+    NotCached,
+    NotFound,
+    TransferError,
+    UsageError,
+)
 from dscache.events import Emit, Notice
 from dscache.registry.entries import decode_header
 from dscache.registry.places import HEADER, Folder, Place
 from dscache.registry.rules import located
 from dscache.registry.tables import RegistryEntry
 from dscache.settings import Settings
+
+_UNREADABLE = (TransferError, InvalidFile, IntegrityError)
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -82,7 +92,7 @@ class Registries:
             if given in (name, None):
                 try:
                     found = self._opened(given, address)
-                except (TransferError, InvalidFile) as error:
+                except _UNREADABLE as error:
                     trouble = trouble or self._unreadable(given or address, error)
                     continue
                 if found.name == name:
@@ -111,7 +121,7 @@ class Registries:
         for name, address in self._users:
             try:
                 registry = self._opened(name, address)
-            except (TransferError, InvalidFile) as error:
+            except _UNREADABLE as error:
                 if not leave_out(error):
                     raise self._unreadable(name or address, error) from error
                 self.leave_out(name or address, error)
@@ -143,7 +153,10 @@ class Registries:
             return
         bases: dict[str, str] = {}
         for given, address in self._users:
-            place = self._place(address)
+            try:
+                place = self._place(address)
+            except IntegrityError:
+                continue  # told when its turn comes
             name = given or (_name_of_folder(place) if place.local else None)
             if name and bases.setdefault(name, place.base) != place.base:
                 raise _double(name, bases[name], place.base)
@@ -190,7 +203,7 @@ def header(place: Place) -> RegistryEntry:
 def _name_of_folder(place: Place) -> str | None:
     try:
         return header(place).name
-    except (TransferError, InvalidFile):
+    except _UNREADABLE:
         return None  # told when its turn comes
 
 
@@ -216,5 +229,5 @@ def bundled_folder() -> str:
 def bundled() -> tuple[Registry, ...]:
     """The registries that come with the package; they do not change while a process runs."""
     root = bundled_folder()
-    names = sorted(name for name in os.listdir(root) if os.path.isdir(f"{root}/{name}"))
+    names = sorted(name for name in os.listdir(root) if os.path.isfile(f"{root}/{name}/{HEADER}"))
     return tuple(Registry(name, Folder(f"{root}/{name}")) for name in names)

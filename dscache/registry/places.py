@@ -34,6 +34,9 @@ HEADER = "registry.toml"
 INDEX = "index.json"
 
 _MAX_INDEX = 256 << 20
+#: Bytes of a folder itself, which all filesystems of Linux let grow with the names in it: some ten
+#: thousand names, in a few milliseconds.
+_FEW = 256 << 10
 
 
 class Place(Protocol):
@@ -58,11 +61,17 @@ class Place(Protocol):
                 of which no answer is remembered.
         """
 
-    def read(self, file: str) -> bytes | None:
-        """The bytes of a file, or None; raises as `document` does."""
+    def read(self, file: str, most: int | None = None) -> bytes | None:
+        """The bytes of a file, or None; raises as `document` does.
+
+        One of more than `most` bytes, by default what a file of its name may have, is InvalidFile.
+        """
 
     def names(self) -> Iterable[str] | None:
         """The names of all files at the top, or None where they cannot be listed."""
+
+    def few_names(self) -> Iterable[str] | None:
+        """The same where they are so few that a look-up may list them; of more, none."""
 
     def anew(self) -> Place | None:
         """The same place without its memory; None where it has answered from none."""
@@ -90,9 +99,11 @@ class Folder:
             raise self._unreadable(file, error) from error
         return found
 
-    def read(self, file: str) -> bytes | None:
+    def read(self, file: str, most: int | None = None) -> bytes | None:
         path = self.path(file)
         try:
+            if most is not None and os.path.exists(path) and os.path.getsize(path) > most:
+                raise too_long(most)
             found = disk.parsed(path, read_limited)
             if found is None:
                 self._look()
@@ -104,7 +115,13 @@ class Folder:
 
     def names(self) -> Iterable[str] | None:
         try:
-            return sorted(os.listdir(self._root))
+            return os.listdir(self._root)
+        except OSError as error:
+            raise self._unreadable("", error) from error
+
+    def few_names(self) -> Iterable[str] | None:
+        try:
+            return self.names() if os.stat(self._root).st_size <= _FEW else ()
         except OSError as error:
             raise self._unreadable("", error) from error
 
@@ -167,38 +184,41 @@ class Prefix:
 
     def document(self, file: str) -> Document | None:
         try:
-            return self._copy(file).document
+            return self._copy(file, MAX_ENTRY).document
         except InvalidFile as error:
             raise located(error, self.base + file) from error
 
-    def read(self, file: str) -> bytes | None:
+    def read(self, file: str, most: int | None = None) -> bytes | None:
+        limit = limit_of(file) if most is None else most
         try:
-            return self._copy(file).data
+            return self._copy(file, limit).data
         except InvalidFile as error:
             raise located(error, self.base + file) from error
 
     def names(self) -> Iterable[str] | None:
         return None
 
+    few_names = names
+
     def anew(self) -> Place | None:
         if not self._from_memory:
             return None
         return Prefix(self.url, self._read, self._folder, max_age=0, offline=False, emit=self._emit)
 
-    def _copy(self, file: str) -> Copy:
+    def _copy(self, file: str, limit: int) -> Copy:
         if file not in self._answers:
-            self._answers[file] = self._find(file)
+            self._answers[file] = self._find(file, limit)
         return self._answers[file]
 
-    def _find(self, file: str) -> Copy:
-        known = copies.load(f"{self._folder}/{file}")
+    def _find(self, file: str, limit: int) -> Copy:
+        known = copies.load(f"{self._folder}/{file}", limit)
         if known and (self._offline or known.age() < self._max_age):
             self._from_memory = not self._offline
             return known
         if self._offline:
             raise TransferError(f"{self.base}{file} was never read, and this is offline mode")
         try:
-            return self._ask(file, known)
+            return self._ask(file, known, limit)
         except TransferError as error:
             told = self._down is not None
             if error.facts.get("status") is None or error.facts["status"] >= 500:
@@ -209,11 +229,11 @@ class Prefix:
                 self._emit(Notice(f"{error}; what it said earlier is used"))
             return known
 
-    def _ask(self, file: str, known: Copy | None) -> Copy:
+    def _ask(self, file: str, known: Copy | None, limit: int) -> Copy:
         if self._down:
             raise self._down
         validator = known.validator if known else ""
-        answer = self._read(self.base + urllib.parse.quote(file), validator)
+        answer = self._read(self.base + urllib.parse.quote(file), validator, limit)
         if answer.unchanged:
             if known is None:
                 raise TransferError(f"{self.base}{file}: the server answered 304 to no question")
@@ -238,8 +258,6 @@ def _refuse_other_files(file: str, data: bytes) -> None:
     Raises:
         InvalidFile: that is it.
     """
-    if len(data) > limit_of(file):
-        raise too_long(limit_of(file))
     if file != INDEX:
         load_toml(data)
     elif not data.lstrip().startswith(b"{"):
@@ -247,7 +265,7 @@ def _refuse_other_files(file: str, data: bytes) -> None:
 
 
 def limit_of(file: str) -> int:
-    """How long a registry's file may be, in bytes, by its path or URL."""
+    """How long a registry's file may be, in bytes, by its path."""
     return _MAX_INDEX if os.path.basename(file) == INDEX else MAX_ENTRY
 
 

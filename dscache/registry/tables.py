@@ -87,6 +87,9 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     homepage: str = ""
     citation: str = ""
     yanked: Annotated[str, Meta(description="why nobody should use this version any more")] = ""
+    versions: Annotated[
+        list[str], Meta(description="all versions that there are, in the current one's file")
+    ] = []
     artifacts: list[ArtifactEntry] = []
     manifest: ManifestEntry | None = None
 

@@ -40,7 +40,8 @@ class Answer:
     unchanged: bool = False
 
 
-SmallReader = Callable[[str, str], Answer]
+#: Asks for a URL, given the validator of what is known and how many bytes a file may have.
+SmallReader = Callable[[str, str, int], Answer]
 
 
 def read_small(source: Source, url: str, *, limit: int, policy: Policy, known: str = "") -> Answer:
