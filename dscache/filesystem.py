@@ -29,14 +29,14 @@ _PATIENCE = (0.01, 0.1, 1.0) if _WINDOWS else ()
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def create(path: str, *, final: bool = False, program: bool = False) -> int:
+def create(path: str, *, final: bool = False, program: bool = False, private: bool = False) -> int:
     """Create a file that must not exist and return its descriptor, open for reading and writing.
 
     `final` makes it read-only for everybody from the start; the descriptor can still write.
-    `program` makes it executable.
+    `program` makes it executable. `private` is for its owner alone.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
-    return os.open(path, flags, mode_of(final, program))
+    return os.open(path, flags, mode_of(final, program) & (0o700 if private else 0o777))
 
 
 def mode_of(final: bool, program: bool) -> int:
@@ -45,9 +45,9 @@ def mode_of(final: bool, program: bool) -> int:
 
 
 @contextmanager
-def created(path: str, *, final: bool = False) -> Iterator[int]:
+def created(path: str, *, final: bool = False, private: bool = False) -> Iterator[int]:
     """The descriptor of a new file, closed at the end; the file is removed if an error comes."""
-    fd = create(path, final=final)
+    fd = create(path, final=final, private=private)
     try:
         try:
             yield fd
@@ -267,9 +267,9 @@ def make_folder(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
-def new_folder(path: str) -> None:
-    """Make a folder that must not exist, in one that does."""
-    os.mkdir(path)
+def new_folder(path: str, *, private: bool = False) -> None:
+    """Make a folder that must not exist, in one that does; `private` is for its owner alone."""
+    os.mkdir(path, 0o700 if private else 0o777)
 
 
 def remove_folder(path: str) -> None:

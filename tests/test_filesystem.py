@@ -65,6 +65,15 @@ def test_the_umask_decides_about_modes(
     assert mode(home / "sealed") == final
 
 
+def test_what_is_private_is_for_its_owner_alone(home: Path) -> None:
+    with umask(0):
+        filesystem.new_folder(str(home / "keys"), private=True)
+        with filesystem.created(str(home / "keys" / "key"), private=True):
+            pass
+    assert mode(home / "keys") == 0o700
+    assert mode(home / "keys" / "key") == 0o600
+
+
 def test_what_exists_is_never_created_over(home: Path) -> None:
     (home / "file").write_bytes(b"mine")
     with pytest.raises(FileExistsError):

@@ -11,7 +11,7 @@ from functools import partial
 from dscache.doctor.checks import careful, failure, fine, warning
 from dscache.doctor.locking import CLOCKS
 from dscache.errors import InvalidFile, TransferError, UnsafeError, UsageError
-from dscache.events import Emit
+from dscache.events import Emit, to_log
 from dscache.quantities import show_duration
 from dscache.registry.entries import decode_header
 from dscache.registry.order import bundled, header
@@ -20,12 +20,16 @@ from dscache.registry.tables import MAX_ENTRY
 from dscache.results import Check
 from dscache.settings import Settings
 from dscache.settings.proxies import proxy_for
+from dscache.signing import pins
+from dscache.signing.reading import Means, open_signed
 from dscache.sources.answers import time_of
 from dscache.sources.dispatch import Sources, rewritten
 from dscache.sources.exchange import Failure, Head, Request, Trouble
 from dscache.sources.file import path_of
 from dscache.sources.options import default_ca_bundle
-from dscache.store import Layout
+from dscache.sources.retry import policy_of
+from dscache.sources.small import Answer, read_small
+from dscache.store import Layout, Store
 from dscache.urls import redacted
 
 _LOOK = 0.25
@@ -74,6 +78,7 @@ def _registry(
         said.append(fine(label, what))
     else:
         own_name, said = _server(settings, sources, label, address)
+    said += _signature(settings, sources, label, address)
     name = given or own_name
     if name and found.setdefault(name, address) != address:
         raise UsageError(
@@ -81,6 +86,23 @@ def _registry(
             hint=f"`dscache registry remove {name}`, then add one under another name",
         )
     yield from said
+
+
+def _signature(settings: Settings, sources: Sources, label: str, address: str) -> list[Check]:
+    """Whether a signed registry is what its pinned root vouches for; raises what is wrong."""
+    root = pins.pinned(settings, address)
+    if root is None:
+        return []
+    if settings.offline:
+        return [fine(f"{label}:signed", "not verified: offline mode")]
+
+    def read(url: str, limit: int) -> Answer:
+        return read_small(sources, url, limit=limit, policy=policy_of(settings))
+
+    now = settings.override(registry_max_age=0)
+    means = Means(read, Store(settings.cache_dir), now, to_log)
+    header(open_signed(address, root, means))
+    return [fine(f"{label}:signed", f"the root {pins.fingerprint(root)} vouches for it")]
 
 
 def _server(
