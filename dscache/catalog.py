@@ -53,11 +53,12 @@ def info(call: Call, reference: Reference) -> Info:
     """All that is known of one dataset."""
     dataset = call.lookup.find(reference)
     store, found = standing(call, Wish(dataset))
+    is_locked = call.lookup.locked(dataset.reference) == dataset
     return Info(
         dataset=dataset,
-        versions=tuple(call.lookup.versions(dataset)),
+        versions=(dataset.version,) if is_locked else tuple(call.lookup.versions(dataset)),
         registry_url=dataset.base,
-        also_in=tuple(call.lookup.also_in(dataset)),
+        also_in=() if is_locked else tuple(call.lookup.also_in(dataset)),
         path=found.path if found else None,
         archives_dropped=_are_archives_dropped(store, dataset),
     )

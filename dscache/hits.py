@@ -27,7 +27,7 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
     Hashes nothing that the running boot, or a sync, has proven.
     """
     record = store.records.get(wish.dataset)
-    if record is None:
+    if record is None or not _has_pinned(record, wish.dataset):
         return None
     if wish.patterns:
         looks, size = _selection(store, wish, record)
@@ -40,6 +40,15 @@ def hit(store: Store, wish: Wish) -> Fetched | None:
         return None
     store.records.use(wish.dataset)
     return wish.fetched(folder, size, "cached")
+
+
+def _has_pinned(record: Record, dataset: Dataset) -> bool:
+    """False if a file that only a weak hash names is another one than a project has locked."""
+    if not dataset.pins:
+        return True
+    found = {file.path: file.sha256 for file in record.files}
+    found |= {each.path: each.sha256 for each in record.trees}
+    return all(found.get(path, sha256) == sha256 for path, sha256 in dataset.pins)
 
 
 def view_of(store: Store, dataset: Dataset | Record) -> str:

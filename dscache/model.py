@@ -263,6 +263,8 @@ class Dataset(msgspec.Struct, frozen=True):
         content: sha256 in hex over what the version holds; two entries with one value hold the
             same files, whatever their texts say.
         artifacts: the files; empty where `manifest` lists them.
+        pins: path and sha256 of files that `content` names by another hash: a file that has only
+            the latter is another one.
     """
 
     registry: str
@@ -277,6 +279,7 @@ class Dataset(msgspec.Struct, frozen=True):
     citation: str = ""
     yanked: str = ""
     base: str = ""
+    pins: tuple[tuple[str, str], ...] = ()
 
     @property
     def reference(self) -> Reference:

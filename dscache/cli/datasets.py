@@ -48,7 +48,7 @@ def fetch(
             "progress": progress,
         }
         results = downloading.cache.fetch_all(names, **options)
-    return _report(results, as_json=as_json)
+    return report(results, as_json=as_json)
 
 
 @click.command()
@@ -74,7 +74,7 @@ def retrieve(
         result = downloading.cache.retrieve_all(
             url, known_hash, fname=fname, unpack=unpack, **options
         )
-    return _report([result], as_json=as_json)
+    return report([result], as_json=as_json)
 
 
 @click.command()
@@ -104,10 +104,10 @@ def path(name: str, files: tuple[str, ...], cache_dir: str | None, as_json: bool
 def import_(name: str, files: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
     """Take files that you have downloaded yourself into the cache."""
     result = cache(cache_dir).import_file(name, *files, progress=say.notices)
-    return _report([result], as_json=as_json)
+    return report([result], as_json=as_json)
 
 
-def _report(results: Sequence[Fetched], *, as_json: bool) -> int:
+def report(results: Sequence[Fetched], *, as_json: bool) -> int:
     """Say what came of each name; the exit code is that of the first failure."""
     failed = [each.error for each in results if each.error]
     if as_json and len(results) == 1 and failed:

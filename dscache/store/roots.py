@@ -94,6 +94,16 @@ class Roots:
             marks = tuple(sorted({*(known.marks if known else ()), *root.marks}))
             self.put(msgspec.structs.replace(root, marks=marks), known)
 
+    def renew(self, root: Root) -> None:
+        """Note that a path needs exactly these datasets, whatever it was known to need.
+
+        Raises:
+            StorageError: the cache does not take it.
+        """
+        path = self.path(root)
+        with disk.storage_errors(f"that {root.path} needs files of the cache cannot be noted"):
+            self.put(root, _read(path) if os.path.exists(path) else None)
+
     def put(self, root: Root, known: Root | None = None) -> None:
         """Write a root as it is, unless that is `known` already."""
         if root != known:

@@ -105,4 +105,4 @@ class Provenance:
     def _dataset(self) -> Dataset:
         """What the registry says of it now."""
         record = self._record
-        return self._call.lookup.find(Reference(record.name, record.registry, record.version))
+        return self._call.lookup.again(Reference(record.name, record.registry, record.version))

@@ -56,7 +56,7 @@ def recover(call: Call, finding: Finding) -> str:
 
 
 def _wish(call: Call, mark: str) -> Wish:
-    dataset = call.lookup.find(Reference.parse(mark.rpartition("+")[0]))
+    dataset = call.lookup.again(Reference.parse(mark.rpartition("+")[0]))
     if dataset.mark != mark:
         raise NotFound(f"its registry has other content of {dataset.reference} by now")
     return Wish(dataset, _shown(call, dataset))
