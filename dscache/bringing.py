@@ -15,11 +15,13 @@ from msgspec.structs import replace
 
 from dscache import disk, recording
 from dscache.call import Call
+from dscache.claiming import Claims
 from dscache.digest import Digest
 from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
 from dscache.hits import hit
 from dscache.model import Artifact, Dataset
+from dscache.pushing import push_new
 from dscache.registry import manifest
 from dscache.results import Fetched
 from dscache.store import Blob, File
@@ -93,6 +95,8 @@ class Bringing:
         self._store = call.store
         self._emit = call.emit
         self._lease = call.store.leases.new()
+        self._claims = Claims(call)
+        self._is_shared = False  # what has come is in the remote
 
     def run(self, wishes: Sequence[Wish]) -> Generator[Outcome, None, None]:
         """Yield each wish with its outcome as soon as it is complete or has failed."""
@@ -114,6 +118,7 @@ class Bringing:
         finally:
             for job in jobs:
                 job.release()
+                self._claims.release(job.wish, is_done=False)
             self._lease.release()
 
     def deliver(self, wants: Iterable[Want]) -> Generator[Delivered, None, None]:
@@ -146,18 +151,27 @@ class Bringing:
                 job.manifest, job.error = delivered.blob, delivered.error
 
     def _claim(self, job: Job) -> bool:
-        """Take the lock for the small files of a job; False if another process has it."""
-        if not job.manifest and not any(is_small(each) for each in job.dataset.artifacts):
+        """Take the lock for the small files of a job, and the team's claim; False if another
+        process has one of them.
+        """
+        if job.manifest or any(is_small(each) for each in job.dataset.artifacts):
+            job.lock = self._store.locks.attempt(_lock_key(job))
+            if job.lock is None:
+                return False
+        if self._claims.attempt(job.wish):
             return True
-        job.lock = self._store.locks.attempt(_lock_key(job))
-        return job.lock is not None
+        job.release()
+        return False
 
     def _after_others(self, job: Job) -> Iterator[Outcome]:
         """Wait for the process that fetches the same; mostly nothing is left to do then."""
         name = str(job.dataset.reference)
-        job.lock = self._store.locks.wait(
-            _lock_key(job), lambda holder: self._emit(Waiting(name, holder))
-        )
+
+        def on_wait(holder: str) -> None:
+            self._emit(Waiting(name, holder))
+
+        self._claims.wait(job.wish, on_wait)
+        job.lock = self._store.locks.wait(_lock_key(job), on_wait)
         if found := hit(self._store, job.wish):
             job.release()  # before the next one is waited for
             yield job.wish, found
@@ -179,6 +193,9 @@ class Bringing:
                     yield self._finish(job)
         for job in unfinished:
             yield self._finish(job)
+        for job in jobs:
+            is_done = job.fresh and job.error is None and self._is_shared
+            self._claims.release(job.wish, is_done=is_done)
 
     def _deliver(self, wants: Iterable[Want]) -> Generator[Delivered, None, None]:
         """What comes of the wants. Once closed, it has let go of all parts and locks."""
@@ -194,8 +211,16 @@ class Bringing:
             offline=settings.offline,
         )
         call = self._call
-        delivery = Delivery(self._store, call.sources, limits, self._emit, call.layers)
-        yield from delivery.run(self._leased(wants))
+        delivery = Delivery(self._store, call.sources, limits, self._emit, call.layers, call.remote)
+        shares = settings.push and settings.remote
+        new: list[tuple[Digest, Blob]] = []
+        with closing(delivery.run(self._leased(wants))) as deliveries:
+            for delivered in deliveries:
+                identity = delivered.want.artifact.identity
+                if shares and delivered.blob and delivered.is_from_origin and identity:
+                    new.append((identity, delivered.blob))
+                yield delivered
+        self._is_shared = push_new(call, new)
 
     def _keep_unannounced(self, delivered: Delivered) -> None:
         """Keep from every prune what nobody knew the sha256 of until it came."""

@@ -11,7 +11,17 @@ from dscache.errors import UsageError
 from dscache.events import Emit, to_log
 from dscache.model import Reference
 from dscache.quantities import parse_duration, parse_size
-from dscache.results import Cached, Diagnosis, Plan, Usage, Verified
+from dscache.results import (
+    Cached,
+    Diagnosis,
+    Plan,
+    Publication,
+    Pushed,
+    RemotePruned,
+    RemoteStatus,
+    Usage,
+    Verified,
+)
 from dscache.settings import Settings
 
 #: What `Keeping.usage` can group by.
@@ -192,6 +202,86 @@ class Keeping:
         if self._root is not None:
             found = found.override(cache_dir=self._root)
         return doctor.diagnose(found, problems, peer=peer, emit=progress or to_log)
+
+    def remote_status(self, *, progress: Emit | None = None) -> RemoteStatus:
+        """Whether the remote answers, and takes files.
+
+        Raises:
+            UsageError: none is configured.
+        """
+        from dscache import remotes
+
+        with self._open(progress) as call:
+            return remotes.status(call)
+
+    def push(self, names: Iterable[str], *, progress: Emit | None = None) -> Pushed:
+        """Write cached datasets to the remote, in all cached versions where none is named.
+
+        Raises:
+            UsageError: a name is malformed, or there is no remote to write to.
+            NotCached: one is not in the cache.
+            IntegrityError: a file of the cache is damaged.
+            TransferError: the remote cannot be reached, or refuses.
+        """
+        from dscache import remotes
+
+        references = [Reference.parse(name) for name in names]
+        with self._open(progress) as call:
+            return remotes.push(call, references)
+
+    def prune_remote(self, older_than: str | float, *, dry_run: bool = False) -> RemotePruned:
+        """Remove from the remote what was written to it so long ago: `"90d"`, or seconds.
+
+        Raises:
+            UsageError: the time is malformed, or there is no remote to write to.
+            TransferError: the remote cannot be reached, or refuses.
+        """
+        from dscache import remotes
+
+        with self._open() as call:
+            return remotes.prune(call, parse_duration(older_than), dry_run=dry_run)
+
+    def publish(
+        self,
+        folder: StrPath,
+        to: str,
+        *,
+        with_blobs: bool = False,
+        dry_run: bool = False,
+        keys: str = "",
+        progress: Emit | None = None,
+    ) -> Publication:
+        """Publish a registry: put what is new in a folder where its readers find it.
+
+        Bytes are put first, then what names them, so that readers never find half of it. One that
+        was interrupted is finished by the next. Nothing is ever removed.
+
+        Args:
+            folder: the author's registry.
+            to: a folder, or a URL with `s3://`, `gs://` or `az://`.
+            with_blobs: also put there what the entries have at URLs; it is fetched if need be.
+            dry_run: only say what would be done.
+            keys: where the private keys of a signed registry are: a folder, or `keyring:`; default:
+                as configured.
+            progress: called with each event of `dscache.events`; default: notices are logged.
+
+        Raises:
+            NotFound: there is no such folder.
+            UsageError: nothing can be put at such a destination, or a key to sign with is missing.
+            InvalidFile: the registry has errors; or what is there is another one, or malformed.
+            UnsafeError: an entry names a file of this machine.
+            IntegrityError: other content is published under a version, or bytes are not what their
+                entry says. Before anything is put there, what is published already is compared.
+            TransferError: the destination cannot be reached or refuses; bytes cannot be fetched; or
+                a dataset's current version there is one that the folder does not have.
+            StorageError: a file cannot be read.
+        """
+        from dscache import publishing
+
+        with self._open(progress) as call:
+            return publishing.publish(
+                call, folder_of(folder), to, with_blobs=with_blobs, dry_run=dry_run, keys=keys
+            )
 
     def _open(self, progress: Emit | None = None) -> Call:
         """A call with the settings in force now."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dscache.depots import Depot, Stored, open_depot
-from dscache.errors import InvalidFile, StorageError, TransferError, UsageError
+from dscache.depots.uploading import Upload, upload_all
+from dscache.errors import IntegrityError, InvalidFile, StorageError, TransferError, UsageError
 from tests.making import content
 from tests.weed import Weed
 
@@ -97,25 +99,70 @@ def test_of_many_who_count_none_is_lost(depot: Depot) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 9 * _MIB, 40 * _MIB])
-def test_what_was_uploaded_is_the_same(depot: Depot, tmp_path: Path, size: int) -> None:
+def test_what_was_uploaded_is_the_same(depot: Depot, size: int) -> None:
     data = content(size, size)
-    (tmp_path / "file").write_bytes(data)
-    depot.upload("blobs/x", str(tmp_path / "file"))
+    chunks = [data[start : start + _MIB] for start in range(0, size, _MIB)]
+    depot.upload("blobs/x", iter(chunks), size)
     assert depot.size("blobs/x") == size
     assert _data(depot.read("blobs/x", size)) == data
 
 
-def test_an_upload_takes_the_place_of_another(depot: Depot, tmp_path: Path) -> None:
+def test_an_upload_takes_the_place_of_another(depot: Depot) -> None:
     for text in (b"one", b"other"):
-        (tmp_path / "file").write_bytes(text)
-        depot.upload("x", str(tmp_path / "file"))
+        depot.upload("x", [text], len(text))
     assert _data(depot.read("x", 9)) == b"other"
 
 
-def test_a_file_that_cannot_be_read_is_not_uploaded(depot: Depot, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="nothing-here"):
-        depot.upload("x", str(tmp_path / "nothing-here"))
+@pytest.mark.parametrize("size", [2 * _MIB, 40 * _MIB])
+def test_of_an_upload_that_breaks_off_nothing_is_there(depot: Depot, size: int) -> None:
+    def broken() -> Iterator[bytes]:
+        yield content(size // 2, 1)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        depot.upload("x", broken(), size)
     assert depot.size("x") is None
+    assert list(depot.list("")) == []
+
+
+def _upload(path: Path, data: bytes) -> Upload:
+    path.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Upload(f"blobs/{sha256}", str(path), len(data), sha256)
+
+
+def test_many_files_are_uploaded_once(depot: Depot, tmp_path: Path) -> None:
+    sizes = (0, 10, 3 * _MIB, 20 * _MIB, *range(100, 130))
+    uploads = [_upload(tmp_path / str(size), content(size, size)) for size in sizes]
+    assert sorted(upload_all(depot, uploads), key=str) == sorted(
+        ((each, True) for each in uploads), key=str
+    )
+    assert {each.key: each.size for each in depot.list("blobs/")} == {
+        each.key: each.size for each in uploads
+    }
+    assert not any(is_new for _, is_new in upload_all(depot, uploads))
+
+
+@pytest.mark.parametrize("size", [10, 40 * _MIB])
+@pytest.mark.parametrize("how", ["flipped", "cut", "grown", "removed"])
+def test_what_has_rotted_is_not_uploaded(depot: Depot, tmp_path: Path, size: int, how: str) -> None:
+    upload = _upload(tmp_path / "file", data := content(size, size))
+    rotten = {"flipped": data[:-1] + bytes([data[-1] ^ 1]), "cut": data[:-1], "grown": data + b"x"}
+    if how == "removed":
+        (tmp_path / "file").unlink()
+    else:
+        (tmp_path / "file").write_bytes(rotten[how])
+    with pytest.raises(StorageError if how == "removed" else IntegrityError, match="file"):
+        list(upload_all(depot, [upload]))
+    assert list(depot.list("")) == []
+
+
+def test_who_stops_an_upload_does_not_wait_for_its_end(depot: Depot, tmp_path: Path) -> None:
+    uploads = [_upload(tmp_path / str(n), content(_MIB, n)) for n in range(40)]
+    uploading = upload_all(depot, uploads, jobs=2)
+    next(uploading)
+    uploading.close()
+    assert 1 <= len(list(depot.list(""))) < len(uploads)
 
 
 def test_nothing_longer_than_asked_for_is_read(depot: Depot) -> None:

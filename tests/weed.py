@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,16 @@ class Weed:
         if process is not None:
             process.kill()
             process.wait(_PATIENCE)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It says nothing while the block runs, and closes nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
         """The S3 side answers before it can list its buckets, so that is asked for."""

@@ -60,8 +60,11 @@ class Depot(Protocol):
         With an empty version: as `create`.
         """
 
-    def upload(self, key: str, path: str) -> None:
-        """Put a local file there, in place of any other: for keys that say what the content is."""
+    def upload(self, key: str, chunks: Iterable[bytes], size: int) -> None:
+        """Put `size` bytes there, in place of any other file: for keys that say what is in it.
+
+        Whatever `chunks` raises, raises; nothing is there then.
+        """
 
     def list(self, prefix: str) -> Iterator[Listed]:
         """Every file below a prefix, which ends in '/' or is empty."""

@@ -5,7 +5,6 @@ Conditions are the store's own (`If-None-Match`, `If-Match`), so that no lock is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +18,6 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from dscache import disk
 from dscache.depots import Listed, Stored
 from dscache.errors import DscacheError, InvalidFile, TransferError
 from dscache.sources.buckets import CREDENTIALS, open_bucket, reason
@@ -76,19 +74,13 @@ class Bucket:
                 return False
             return True
 
-    def upload(self, key: str, path: str) -> None:
-        with disk.storage_errors(f"{path} cannot be read"):
-            file = open(path, "rb")  # noqa: SIM115 - closed below; only opening it may fail here
-        with file, self._told(key):
-            size = os.fstat(file.fileno()).st_size
-            obstore.put(
-                self._store,
-                key,
-                file,
-                use_multipart=size > _WHOLE,
-                chunk_size=max(_PART, size // _MOST_PARTS),
-                max_concurrency=_AT_ONCE,
-            )
+    def upload(self, key: str, chunks: Iterable[bytes], size: int) -> None:
+        with self._told(key):
+            if size <= _WHOLE:
+                obstore.put(self._store, key, b"".join(chunks), use_multipart=False)
+                return
+            part = max(_PART, size // _MOST_PARTS)
+            obstore.put(self._store, key, chunks, chunk_size=part, max_concurrency=_AT_ONCE)
 
     def list(self, prefix: str) -> Iterator[Listed]:
         with self._told(prefix):

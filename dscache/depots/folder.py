@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -21,7 +21,6 @@ from dscache.store.locks import NoLocks, system_lock
 _LOCK = ".dscache.lock"
 #: Seconds until one who replaces a file is taken for stuck.
 _PATIENCE = 60.0
-_CHUNK = 8 << 20
 
 
 class Folder:
@@ -69,12 +68,14 @@ class Folder:
             filesystem.publish_bytes(data, path, durable=True)
             return True
 
-    def upload(self, key: str, path: str) -> None:
+    def upload(self, key: str, chunks: Iterable[bytes], size: int) -> None:
         target = self._path(key)
         with disk.storage_errors(f"{target} cannot be written"):
             filesystem.make_folder(os.path.dirname(target))
-            with open(path, "rb", buffering=0) as reader, filesystem.replacing(target) as fd:
-                _fill(fd, reader.read)
+            with filesystem.replacing(target) as fd:
+                offset = 0
+                for chunk in chunks:
+                    offset += filesystem.write(fd, [chunk], offset)
                 filesystem.sync(fd)
             filesystem.sync_path(os.path.dirname(target))
 
@@ -118,9 +119,3 @@ class Folder:
             yield
         finally:
             release()
-
-
-def _fill(fd: int, read: Callable[[int], bytes]) -> None:
-    offset = 0
-    while chunk := read(_CHUNK):
-        offset += filesystem.write(fd, [chunk], offset)

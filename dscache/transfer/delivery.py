@@ -10,7 +10,7 @@ pay, for files above `SMALL`; the small files of a dataset are covered by the lo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -36,6 +36,7 @@ from dscache.transfer.failures import failure_of, manual
 from dscache.transfer.hashing import hashing_threads
 from dscache.transfer.here import lent, tree_of
 from dscache.transfer.pool import Pool, Task
+from dscache.transfer.remote import Near, Remote
 from dscache.transfer.sink import Memory, Trailed
 from dscache.transfer.space import too_little
 from dscache.transfer.wants import Delivered, Want, claim_key, is_small
@@ -58,7 +59,9 @@ class Limits:
 
 
 class Delivery:
-    """Delivers the wants of one call; what `layers` have is copied from there."""
+    """Delivers the wants of one call; what `layers` have is copied from there, and the `remote` is
+    asked before the sources of the registry.
+    """
 
     def __init__(
         self,
@@ -67,9 +70,11 @@ class Delivery:
         limits: Limits,
         emit: Emit,
         layers: Sequence[Store] = (),
+        remote: Remote | None = None,
     ) -> None:
         self._store = store
         self._layers = layers
+        self._remote = remote
         self._limits = limits
         self._emit = emit
         self._executor: ThreadPoolExecutor = hashing_threads()
@@ -82,7 +87,7 @@ class Delivery:
         self._extractions = Extractions(store, limits.unpack, limits.jobs, emit)
         self._same: dict[str, list[Want]] = {}
 
-    def run(self, wants: Iterable[Want]) -> Iterator[Delivered]:
+    def run(self, wants: Iterable[Want]) -> Generator[Delivered, None, None]:
         """Yield every want once, in the order in which they come true or fail.
 
         However this ends, what has arrived is kept for a later attempt, and the locks are free.
@@ -198,10 +203,13 @@ class Delivery:
 
     def _begin(self, key: str, artifact: Artifact) -> Download:
         path = lent(self._layers, artifact) or ""
-        if path:
-            artifact = replace(artifact, urls=(Path(path).as_uri(), *artifact.urls))
+        near = Near(Path(path).as_uri()) if path else None
+        if self._remote and not near:
+            near = self._remote.near(artifact)
+        if near:
+            artifact = replace(artifact, urls=(near.url, *artifact.urls))
         artifact = self._usable(artifact)
-        download = Download(
+        return Download(
             key=key,
             artifact=artifact,
             sink=self._sink(key, artifact, path),
@@ -209,10 +217,8 @@ class Delivery:
             policy=self._limits.policy,
             budget=self._budget,
             limit=self._limits.max_unknown_size,
+            near=near,
         )
-        if path:
-            download.division.is_possible = False  # nobody else is asked as long as it is copied
-        return download
 
     def _sink(self, key: str, artifact: Artifact, path: str) -> Memory | Trailed:
         """Where the bytes go; `path` is a file that should have them already."""
@@ -265,15 +271,16 @@ class Delivery:
 
     def _stored(self, want: Want, download: Download) -> Delivered:
         """The blob of a download that has ended, or why there is none."""
-        is_new = download.url in want.artifact.urls
-        resumed = download.kept if is_new else 0
+        is_lent = download.is_near and not (download.near and download.near.remote)
+        resumed = 0 if is_lent else download.kept
         delivered = Delivered(want, downloaded=download.received, resumed=resumed)
         try:
             samples = [self._set_aside(want, tried) for tried in download.tried]
             if download.state is State.DONE:
                 blob = self._publish(want.artifact, download)
                 self._emit(Finished(download.key, blob.size))
-                return replace(delivered, blob=blob, is_new=is_new)
+                is_far = not download.is_near
+                return replace(delivered, blob=blob, is_new=not is_lent, is_from_origin=is_far)
             download.sink.keep()
             kept = download.sink.count
             error = failure_of(download.artifact, download.tried, kept, samples)

@@ -13,6 +13,7 @@ where it stops. The rules (each from a failure of a system before us):
 6. No more bytes are taken than the file can have.
 7. Where no hash will tell, bytes of two attempts are put together only under one validator.
 8. A file whose pieces did not fit together is fetched undivided, from one source after the other.
+9. A source of our own (`near`) is asked first and alone, and not waited for if it does not answer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dscache.transfer import verdict
 from dscache.transfer.blame import Blame
 from dscache.transfer.division import Division
 from dscache.transfer.pieces import Piece, Share
+from dscache.transfer.remote import Near
 from dscache.transfer.sink import Origin, Sink
 from dscache.urls import redacted
 
@@ -73,6 +75,7 @@ class Download:
         received: bytes that crossed the network.
         wait: seconds to wait before the next request.
         share: how long a request may be where several connections share the host; None for one.
+        near: the first of the artifact's URLs, if that is a source of our own.
         head: what the source has said in answer to the current request.
         verified: the hashes, once they have been found right.
     """
@@ -87,6 +90,7 @@ class Download:
     state: State = State.READY
     wait: float = 0.0
     share: Share | None = None
+    near: Near | None = None
     received: int = 0
     head: Head | None = None
     verified: Sums | None = None
@@ -118,8 +122,18 @@ class Download:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources that have not failed, in the order in which they will be asked."""
-        return tuple(self._urls)
+        """The sources that may be asked now, the preferred one first."""
+        return tuple(self._urls[:1] if self.is_near else self._urls)
+
+    @property
+    def is_near(self) -> bool:
+        """True while a source of our own is being asked."""
+        return self.near is not None and self.url == self.near.url
+
+    @property
+    def is_in_vain(self) -> bool:
+        """True if the source that would be asked next is known not to answer."""
+        return self.is_near and self.near is not None and self.near.is_out
 
     @property
     def total(self) -> int | None:
@@ -264,6 +278,8 @@ class Download:
         self._attempts += 1
         self._mixed |= self.sink.count > 0
         wait = delay(failure, self._attempts, self.policy)
+        if self.is_near and failure.trouble is Trouble.CONNECTION and progress <= 0:
+            wait = None
         if wait is not None and self.budget.spend():
             self.emit(Retrying(self.key, failure.reason, wait))
             self._ask_again(wait)
@@ -362,7 +378,10 @@ class Download:
         sample = self._first_bytes(_SAMPLE) if is_wrong else b""
         if is_wrong and self._sample is None:
             self._forget_bytes()
-        self.tried.append(Tried(redacted(self.url), failure, sample))
+        if self.near and self.is_near:
+            self.near.fail(failure)
+        if is_wrong or not self.is_near:
+            self.tried.append(Tried(redacted(self.url), failure, sample))
         if len(self._urls) > 1:
             del self._urls[0]
             self._has_started_over = False

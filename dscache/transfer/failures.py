@@ -33,7 +33,7 @@ def failure_of(
     places = [each for each in samples if each]
     troubles = {each.failure.trouble for each in tried}
     statuses = {each.failure.status for each in tried}
-    if artifact.manual and statuses & _NEEDS_PERSON:
+    if artifact.manual and (statuses & _NEEDS_PERSON or not tried):
         return manual(artifact)
     lines = "".join(f"\n  {each.url}: {each.failure.reason}" for each in tried)
     facts: dict[str, Any] = {

@@ -152,7 +152,10 @@ class Pool:
         """
         at = self._host(download.url)
         rest = at.resting_until - now
-        if rest > download.policy.max_retry_wait and not download.tried:
+        if download.is_in_vain:
+            download.fail(Failure(Trouble.REFUSED, "it is not asked any more"))
+            self._queue(download)
+        elif rest > download.policy.max_retry_wait and not download.tried:
             reason = f"{host(download.url)} has asked not to be asked for now"
             download.fail(Failure(Trouble.BUSY, reason, retry_after=rest))
             self._queue(download)

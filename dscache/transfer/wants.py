@@ -30,6 +30,7 @@ class Delivered:
         downloaded: bytes that crossed the network.
         resumed: bytes that earlier attempts had left.
         is_new: the blob was not in the store before.
+        is_from_origin: the bytes came from where the registry says, not from the remote.
     """
 
     want: Want
@@ -39,6 +40,7 @@ class Delivered:
     downloaded: int = 0
     resumed: int = 0
     is_new: bool = False
+    is_from_origin: bool = False
 
 
 def is_small(artifact: Artifact) -> bool:

@@ -23,8 +23,10 @@ from tests.bench import (
     chart,
     keeping,
     machine,
+    publishing,
     report,
     results,
+    sharing,
     special,
     transfers,
     unpacking,
@@ -56,6 +58,8 @@ WORKLOADS: dict[str, Callable[[Room], Table]] = {
     **unpacking.WORKLOADS,
     "verify": verifying.verify,
     **keeping.WORKLOADS,
+    **sharing.WORKLOADS,
+    **publishing.WORKLOADS,
 }
 
 

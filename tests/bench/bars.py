@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench import keeping, unpacking
+from tests.bench import keeping, publishing, sharing, unpacking
 from tests.bench.keeping import FIND, SECONDS
 from tests.bench.measuring import DSCACHE, Row, Table
 from tests.bench.programs import (
@@ -33,7 +33,7 @@ from tests.bench.special import WARM
 from tests.bench.transfers import ALONE, BESIDE
 
 _MOST_MEMORY = 100.0
-_LOCAL = {*unpacking.WORKLOADS, *keeping.WORKLOADS}
+_LOCAL = {*unpacking.WORKLOADS, *keeping.WORKLOADS, *sharing.WORKLOADS, *publishing.WORKLOADS}
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,13 @@ BARS: tuple[Bar | Most, ...] = (
     Most("usage", 2.0, SECONDS, "usage"),
     Bar("verify", 1 / (0.9 * (os.cpu_count() or 1)), (HASHLIB,), row=VERIFY_FULL),
     Bar("verify", 1 / 3.5, (VERIFY_FULL,), row=VERIFY_QUICK),
+    Bar("lookup", 1.2, (sharing.FEW,), row=sharing.MANY),
+    Bar("lookup-http", 1.2, (sharing.FEW,), row=sharing.MANY),
+    Most("search", 0.3, SECONDS, "search"),
+    Most("sync", 0.2, SECONDS, "sync"),
+    Bar("remote", 1.1, (sharing.FROM_REMOTE,)),
+    Bar("publish", 1.1, (publishing.RCLONE_S3,)),
+    Most("publish", 2.0, SECONDS, "publishing one dataset more"),
     Most("arriving", 150.0, "MiB", "peak memory with hard links", row=PROJECT),
 )
 
