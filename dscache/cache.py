@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from dscache.call import Call, folder_of
+from dscache.declaring import Declaring
 from dscache.errors import DscacheError, NotCached
 from dscache.events import Emit, to_log
 from dscache.fetching import fetch
-from dscache.keeping import Keeping, StrPath
+from dscache.keeping import StrPath
 from dscache.layers import standing
 from dscache.model import Reference
-from dscache.results import Available, Fetched, Info, RegistryInUse
+from dscache.results import AddedRegistry, Available, Fetched, Info, RegistryInUse
 from dscache.view import Target
 from dscache.wishes import Wish
 
@@ -39,7 +40,7 @@ class FetchOptions(TypedDict, total=False):
     progress: Emit | None
 
 
-class Cache(Keeping):
+class Cache(Declaring):
     """One cache folder and the verbs on it.
 
     Args:
@@ -115,6 +116,27 @@ class Cache(Keeping):
     def fetch_all(self, names: Sequence[str], **options: Unpack[FetchOptions]) -> list[Fetched]:
         """As `fetch_many`, with all there is to say on each name; errors stand in the results."""
         return self._fetch(names, _target(options, separate=len(names) > 1), options)
+
+    def sync(self, *, locked: bool = False, **options: Unpack[FetchOptions]) -> list[Fetched]:
+        """Bring all that the project of the current folder has locked; errors stand in the results.
+
+        What `dscache.toml` asks for and `dscache.lock` lacks is locked first. With `into` each
+        dataset gets a folder of its name there. As long as it is locked, no prune takes it; what
+        this process must keep after that, it has to `fetch`.
+
+        Args:
+            locked: refuse a lock that is not what `dscache.toml` asks for, and write neither.
+            options: as for `fetch`, but for `files`.
+
+        Raises:
+            NotFound: there is no project; or with `locked`, the lock is not up to date.
+            UsageError: two datasets of one name would stand in one folder of `into`.
+            InvalidFile, UnsafeError: one of the two files is malformed, or refused.
+        """
+        from dscache import projects
+
+        with self._call(options) as call:
+            return projects.sync(call, _target(options, separate=True), locked=locked)
 
     @contextmanager
     def hold(self, name: str, **options: Unpack[FetchOptions]) -> Iterator[Path]:
@@ -250,18 +272,27 @@ class Cache(Keeping):
         with self._call({"progress": progress}) as call:
             return registries.in_use(call)
 
-    def add_registry(self, name: str, address: str) -> None:
+    def add_registry(
+        self, name: str, address: str, *, root: StrPath | None = None, progress: Emit | None = None
+    ) -> AddedRegistry:
         """Write a registry into the user's configuration, once it is known to be one.
+
+        The root of a signed one is pinned: from then on nothing unsigned of it is believed.
+
+        Args:
+            root: file with its root, got from somebody you trust; default: the one that was pinned
+                for it, else the one that its server sends.
 
         Raises:
             UsageError: the name is malformed, or taken.
-            InvalidFile: there is no registry at the address.
+            InvalidFile: there is no registry at the address, or no root in the file.
             TransferError: the address cannot be read.
+            IntegrityError: it is not signed as the root wants it.
         """
         from dscache import registries
 
-        with self._call({"refresh": True}) as call:
-            registries.add(call, name, address)
+        with self._call({"refresh": True, "progress": progress}) as call:
+            return registries.add(call, name, address, root)
 
     def remove_registry(self, name: str) -> None:
         """Take a registry out of the user's configuration; what was fetched from it stays.

@@ -7,7 +7,7 @@ thread outlives it: a fork or a notebook's event loop never meets one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,16 +16,18 @@ from dscache.errors import StorageError, UsageError
 from dscache.events import Emit, Notice, Waiting
 from dscache.filesystem import READ_ONLY
 from dscache.model import Dataset
-from dscache.registry.lookup import Lookup
-from dscache.registry.places import Folder, Place, Prefix, limit_of
+from dscache.registry.lookup import Lookup, Project
+from dscache.registry.places import Folder, Place, Prefix
 from dscache.settings import Settings
 from dscache.store import Record, Store
 
 if TYPE_CHECKING:
+    from dscache.signing.reading import Means
     from dscache.sources.dispatch import Sources
     from dscache.sources.retry import Policy
     from dscache.sources.small import Answer
     from dscache.store.leases import Lease
+    from dscache.transfer.remote import Remote
 
 
 class Call:
@@ -42,7 +44,9 @@ class Call:
         )
         #: Keeps what the call gives out; by default as long as the process lives.
         self.lease: Lease = self.store.leases.of_process()
-        self.lookup = Lookup(settings, self.open_place, emit)
+        #: Datasets, by mark, that a root keeps: they need no lease.
+        self.rooted: Container[str] = ()
+        self.lookup = Lookup(settings, self.open_place, emit, _followed(settings, emit))
 
     def __enter__(self) -> Call:
         return self
@@ -58,7 +62,7 @@ class Call:
 
     def holds(self, dataset: Dataset | Record) -> bool:
         """True if no prune takes a dataset, as long as the lease of this call lasts."""
-        return self.lease.has(dataset.mark)
+        return dataset.mark in self.rooted or self.lease.has(dataset.mark)
 
     def hold(self, dataset: Dataset | Record) -> None:
         """Keep a dataset from every prune; once this returns, none that began before goes on."""
@@ -109,6 +113,13 @@ class Call:
     def _tell_left_out(self, folder: str, error: StorageError) -> None:
         self.emit(Notice(f"{folder} (`read_from`) is left out: {error}"))
 
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The store that a team shares, which is asked before the sources of the registry."""
+        from dscache.transfer.remote import Remote  # late: a hit asks nobody
+
+        return Remote(self.settings.remote, self.emit) if self.settings.remote else None
+
     @property
     def policy(self) -> Policy:
         """How often and how long to try again."""
@@ -119,9 +130,17 @@ class Call:
     def open_place(self, address: str) -> Place:
         """The registry files at an address: a folder, a `file:` URL or an http(s) prefix.
 
+        Where the user has pinned a root for the address, only what is signed.
+
         Raises:
             UsageError: no registry can be at such an address.
+            IntegrityError: the root that is pinned for it cannot be read.
         """
+        if self.settings.roots:
+            from dscache.signing import pins, reading
+
+            if root := pins.pinned(self.settings, address):
+                return reading.open_signed(address, root, self.means)
         scheme, separator, _ = address.partition("://")
         if not separator:
             return Folder(address)
@@ -143,10 +162,29 @@ class Call:
             emit=self.emit,
         )
 
-    def _read(self, url: str, known: str) -> Answer:
+    @property
+    def means(self) -> Means:
+        """What signed registries are read with."""
+        from dscache.signing.reading import Means
         from dscache.sources.small import read_small
 
-        return read_small(self.sources, url, limit=limit_of(url), policy=self.policy, known=known)
+        def read(url: str, limit: int) -> Answer:
+            return read_small(self.sources, url, limit=limit, policy=self.policy)
+
+        return Means(read, self.store, self.settings, self.emit)
+
+    def _read(self, url: str, known: str, limit: int) -> Answer:
+        from dscache.sources.small import read_small
+
+        return read_small(self.sources, url, limit=limit, policy=self.policy, known=known)
+
+
+def _followed(settings: Settings, emit: Emit) -> Project | None:
+    if settings.project is None:
+        return None
+    from dscache.project.following import Following  # late: many calls are made in no project
+
+    return Following(settings, emit)
 
 
 def folder_of(path: str | os.PathLike[str]) -> str:

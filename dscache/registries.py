@@ -8,12 +8,13 @@ from typing import Any
 
 from dscache import disk, filesystem
 from dscache.call import Call
-from dscache.errors import InvalidFile, NotFound, TransferError, UsageError
+from dscache.errors import IntegrityError, InvalidFile, NotFound, TransferError, UsageError
 from dscache.events import Notice
 from dscache.model import is_name
 from dscache.registry import index
 from dscache.registry.order import header
-from dscache.results import RegistryInUse
+from dscache.results import AddedRegistry, RegistryInUse
+from dscache.signing import pins, reading
 from dscache.urls import redacted
 
 
@@ -23,20 +24,27 @@ def in_use(call: Call) -> list[RegistryInUse]:
     for registry in call.lookup.registries():
         try:
             datasets = len(index.read(registry.place).datasets)
-        except (TransferError, InvalidFile) as error:
+        except (TransferError, InvalidFile, IntegrityError) as error:
             call.emit(Notice(f"registry {registry.name}: {error}"))
             datasets = None
-        found.append(RegistryInUse(registry.name, registry.place.url, datasets))
+        signed = pins.pinned(call.settings, registry.place.url) is not None
+        found.append(RegistryInUse(registry.name, registry.place.url, datasets, signed))
     return found
 
 
-def add(call: Call, name: str, address: str) -> None:
+def add(
+    call: Call, name: str, address: str, root_file: str | os.PathLike[str] | None
+) -> AddedRegistry:
     """Write a registry into the user's configuration, once it is known to be one.
+
+    The root of a signed one is pinned: that in `root_file`, else the one that was pinned before,
+    else the one that it offers.
 
     Raises:
         UsageError: the name is malformed, or in the configuration already for another address.
-        InvalidFile: there is no registry at the address.
+        InvalidFile: there is no registry at the address, or no root in the file.
         TransferError: the address cannot be read.
+        IntegrityError: it is not signed as the root wants it.
     """
     if not is_name(name):
         raise UsageError(f"{name!r} cannot be the name of a registry")
@@ -53,10 +61,27 @@ def add(call: Call, name: str, address: str) -> None:
             "a registry's address holds no credentials, query or fragment",
             hint='credentials belong into [auth."host"] of the configuration',
         )
-    header(call.open_place(address))
+    place = call.open_place(address)
+    given = None if root_file is None else pins.given(os.fspath(root_file))
+    known_root = given or pins.pinned(call.settings, address)
+    root = known_root or reading.offered_root(address, call.means)
+    if root:
+        place = reading.open_signed(address, root, call.means)
+    header(place)
     document = _read(call.settings.config_file)
-    _table(document)[name] = address
+    _table(document, "registries")[name] = address
+    if root:
+        _pin(call, document, name, root)
     _write(call.settings.config_file, document)
+    fingerprint = pins.fingerprint(root) if root else ""
+    return AddedRegistry(name, address, fingerprint, bool(root) and not known_root)
+
+
+def _pin(call: Call, document: MutableMapping[str, Any], name: str, root: bytes) -> None:
+    path = pins.file_of(call.settings, name)
+    with disk.storage_errors(f"{path} cannot be written"):
+        filesystem.publish_bytes(root, path, durable=True)
+    _table(document, "roots")[name] = pins.in_configuration(name)
 
 
 def remove(call: Call, name: str) -> None:
@@ -66,14 +91,20 @@ def remove(call: Call, name: str) -> None:
         NotFound: there is none of that name in the configuration.
     """
     document = _read(call.settings.config_file)
-    table = _table(document)
+    table = _table(document, "registries")
     if name not in table:
         raise NotFound(
             f"there is no registry {name!r} in {call.settings.config_file}",
             hint="`dscache registry list` shows those in use",
         )
     del table[name]
+    roots = _table(document, "roots")
+    path = roots.pop(name, None)
+    if not roots:
+        del document["roots"]
     _write(call.settings.config_file, document)
+    if path == pins.in_configuration(name):
+        filesystem.unlink(pins.file_of(call.settings, name))
 
 
 def _read(path: str) -> MutableMapping[str, Any]:
@@ -87,12 +118,12 @@ def _read(path: str) -> MutableMapping[str, Any]:
         return tomlkit.document()
 
 
-def _table(document: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _table(document: MutableMapping[str, Any], key: str) -> MutableMapping[str, Any]:
     import tomlkit
 
-    if "registries" not in document:
-        document["registries"] = tomlkit.table()
-    table: MutableMapping[str, Any] = document["registries"]
+    if key not in document:
+        document[key] = tomlkit.table()
+    table: MutableMapping[str, Any] = document[key]
     return table
 
 

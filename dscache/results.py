@@ -192,11 +192,106 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class RegistryInUse(msgspec.Struct, frozen=True):
-    """One registry. `datasets` is None where they cannot be counted now."""
+    """One registry. `datasets` is None where they cannot be counted now.
+
+    Attributes:
+        signed: the user has pinned its root, so nothing unsigned of it is believed.
+    """
 
     name: str
     url: str
     datasets: int | None
+    signed: bool = False
+
+
+class AddedRegistry(msgspec.Struct, frozen=True):
+    """A registry that is in the user's configuration now.
+
+    Attributes:
+        root: the sha256 of its pinned root; empty where it is not signed.
+        first_use: nobody but its server has vouched for that root.
+    """
+
+    name: str
+    url: str
+    root: str = ""
+    first_use: bool = False
+
+
+class Change(msgspec.Struct, frozen=True):
+    """The version of a dataset that was locked, and that is now; None where there is none."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class Relocked(msgspec.Struct, frozen=True):
+    """A project's lock file, and what has changed in it."""
+
+    path: str
+    changed: tuple[Change, ...]
+
+
+class RemoteStatus(msgspec.Struct, frozen=True):
+    """Whether the remote answers, and whether it takes files."""
+
+    url: str
+    reachable: bool
+    writable: bool
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """Files that were written to the remote, and that it had already.
+
+    Attributes:
+        bytes: of those that were written.
+    """
+
+    uploaded: int
+    skipped: int
+    bytes: int
+
+
+class RemotePruned(msgspec.Struct, frozen=True):
+    """Files that were removed from the remote, and their bytes."""
+
+    removed: int
+    bytes: int
+
+
+class PublishedChange(msgspec.Struct, frozen=True):
+    """One thing that publishing changes at a destination.
+
+    Attributes:
+        kind: "upload", "registry", "version", "current" (which version is), "other name".
+        size: bytes of an upload; None where nobody knows, and of all else.
+        new: there was nothing in its place.
+    """
+
+    kind: str
+    name: str
+    size: int | None = None
+    new: bool = True
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What publishing puts at a destination, or has put there.
+
+    Attributes:
+        uploaded: files of data that are put there.
+        skipped: those that are there already.
+        bytes: of those that are put there.
+        published: versions that are new there, or say something else, as "name@version".
+        changes: all of it, in order.
+    """
+
+    url: str
+    uploaded: int
+    skipped: int
+    bytes: int
+    published: tuple[str, ...]
+    changes: tuple[PublishedChange, ...]
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -101,8 +101,11 @@ def test_every_key_of_the_documentation(config: Path) -> None:
         read_from = ["/other"]
         remote = "s3://bucket"
         push = true
+        keys = "keyring:"
         [registries]
         team = "https://data.example.org/registry"
+        [roots]
+        team = "roots/team.json"
         [rewrite]
         "https://a/" = "http://b/"
         [auth."data.example.org"]
@@ -122,6 +125,7 @@ def test_every_key_of_the_documentation(config: Path) -> None:
     assert found.auth["data.example.org"] == Auth(token_env="TOKEN")
     assert found.unpack_max_bytes == 10**9
     assert found.registries == {"team": "https://data.example.org/registry"}
+    assert found.roots == {"team": str(config.parent / "roots/team.json")}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
 from types import FrameType
 
@@ -34,7 +35,12 @@ _COMMANDS = {
     "prune": "pruning",
     "verify": "verifying",
     "doctor": "doctor",
+    "add": "projects",
+    "remove": "projects",
+    "lock": "projects",
+    "sync": "projects",
     "registry": "registries",
+    "remote": "remote",
 }
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -82,7 +88,16 @@ def main() -> None:
         # The reader of our output has gone; keep Python from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
+        _leave(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """End at once: Python would wait for threads that wait for a server."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

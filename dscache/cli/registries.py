@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import click
+import msgspec
 
+from dscache import settings, signing
 from dscache.cache import Cache
 from dscache.cli import say
 from dscache.cli.options import cache, common, complete_available
@@ -16,7 +19,9 @@ from dscache.cli.tables import columns
 from dscache.digest import sums_of
 from dscache.errors import InvalidFile
 from dscache.model import Reference
+from dscache.quantities import show_size
 from dscache.registry import author, check
+from dscache.results import PublishedChange
 
 _where = click.option(
     "--registry",
@@ -24,6 +29,12 @@ _where = click.option(
     metavar="DIR",
     default=".",
     help="Folder of the registry (default: the current one).",
+)
+_keys = click.option(
+    "--keys",
+    metavar="DIR",
+    default="",
+    help="Folder of the private keys, or keyring: (default: as configured).",
 )
 
 
@@ -40,26 +51,43 @@ def list_(cache_dir: str | None, as_json: bool) -> None:
     if as_json:
         say.document(
             [
-                {"name": each.name, "url": each.url, "datasets": each.datasets, "signed": False}
+                {
+                    "name": each.name,
+                    "url": each.url,
+                    "datasets": each.datasets,
+                    "signed": each.signed,
+                }
                 for each in found
             ]
         )
         return
     rows = [
-        (each.name, "?" if each.datasets is None else str(each.datasets), each.url)
+        (
+            each.name,
+            "?" if each.datasets is None else str(each.datasets),
+            "yes" if each.signed else "no",
+            each.url,
+        )
         for each in found
     ]
-    columns(("registry", "datasets", "address"), rows, right=(1,))
+    columns(("registry", "datasets", "signed", "address"), rows, right=(1,))
 
 
 @registry.command()
 @click.argument("name")
 @click.argument("url")
+@click.option("--root", metavar="FILE", help="Root of a signed registry, from somebody you trust.")
 @common
-def add(name: str, url: str, cache_dir: str | None, as_json: bool) -> None:
-    """Use the registry at URL (a folder, or an http(s) prefix) under NAME."""
-    cache(cache_dir).add_registry(name, url)
-    _done({"name": name, "url": url}, f"{name} is in use: {url}", as_json=as_json)
+def add(name: str, url: str, root: str | None, cache_dir: str | None, as_json: bool) -> None:
+    """Use the registry at URL (a folder, or a prefix on a server) under NAME."""
+    found = cache(cache_dir).add_registry(name, url, root=root, progress=say.notices)
+    text = f"{name} is in use: {url}"
+    if found.root:
+        text += f"\nit is signed, by the root {found.root}"
+    if found.first_use:
+        text += "\nthat root is trusted on first use: compare it with what its owner tells you"
+    facts = {"name": name, "url": url, "signed": bool(found.root), "root": found.root}
+    _done(facts | {"first_use": found.first_use}, text, as_json=as_json)
 
 
 @registry.command()
@@ -75,12 +103,49 @@ def remove(name: str, cache_dir: str | None, as_json: bool) -> None:
 @click.argument("folder", metavar="DIR")
 @click.option("--name", help="Name of the registry (default: that of the folder).")
 @click.option("--title", default="", help="A line for people.")
+@click.option("--sign", is_flag=True, help="Make keys, so that it is published signed.")
+@_keys
 @common
-def init(folder: str, name: str | None, title: str, cache_dir: str | None, as_json: bool) -> None:
-    """Start a registry of your own in DIR."""
-    name = name or Path(folder).resolve().name.lower()
-    author.init(folder, name, title)
-    _done({"name": name, "path": folder}, f"{folder} is a registry now: {name}", as_json=as_json)
+def init(
+    folder: str,
+    name: str | None,
+    title: str,
+    sign: bool,
+    keys: str,
+    cache_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Start a registry of your own in DIR; with --sign also sign one that is there."""
+    if keys and not sign:
+        raise click.UsageError("--keys goes with --sign")
+    facts: dict[str, object] = {"path": folder}
+    text = ""
+    if not (sign and (Path(folder) / "registry.toml").exists()):
+        name = name or Path(folder).resolve().name.lower()
+        if sign:
+            signing.check(folder, signing.keys_of(settings.load(), name, keys))
+        author.init(folder, name, title)
+        text = f"{folder} is a registry now: {name}"
+    facts["name"] = name = author.name_of(folder)
+    if sign:
+        place = signing.keys_of(settings.load(), name, keys)
+        facts |= {"root": signing.init(folder, place), "keys": place.where}
+        text += f"\nits keys are in {place.where}; its root is {facts['root']}"
+    _done(facts, text.lstrip(), as_json=as_json)
+
+
+@registry.command()
+@click.argument("folder", metavar="DIR", default=".")
+@click.option("--root", "root_key", is_flag=True, help="Another key of the root itself.")
+@_keys
+@common
+def rotate(folder: str, root_key: bool, keys: str, cache_dir: str | None, as_json: bool) -> None:
+    """Change the key that signs the registry in DIR, from the next publishing on."""
+    place = signing.keys_of(settings.load(), author.name_of(folder), keys)
+    version = signing.rotate(folder, place, root_key=root_key)
+    text = f"root {version} is written, and its new key is in {place.where}; publish it now"
+    facts: dict[str, object] = {"path": folder, "version": version, "keys": place.where}
+    _done(facts, text, as_json=as_json)
 
 
 @registry.command()
@@ -153,6 +218,48 @@ def index_(folder: str, cache_dir: str | None, as_json: bool) -> None:
     written = author.write_index(folder)
     text = f"{folder}/index.json {'is written' if written else 'was up to date'}"
     _done({"path": folder, "written": written}, text, as_json=as_json)
+
+
+@registry.command()
+@click.argument("folder", metavar="DIR", default=".")
+@click.option("--to", metavar="URL", required=True, help="A folder, or s3://, gs:// or az://.")
+@click.option("--with-blobs", is_flag=True, help="Also put there what the entries have at URLs.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@_keys
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@common
+def publish(
+    folder: str,
+    to: str,
+    with_blobs: bool,
+    dry_run: bool,
+    keys: str,
+    no_progress: bool,
+    cache_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Publish the registry in DIR: bytes first, then what names them."""
+    began = time.perf_counter()
+    with shown(not no_progress) as progress:
+        found = cache(cache_dir).publish(
+            folder, to, with_blobs=with_blobs, dry_run=dry_run, keys=keys, progress=progress
+        )
+    if as_json:
+        facts = msgspec.to_builtins(found)
+        names = ("url", "uploaded", "skipped", "bytes", "published")
+        say.document({"dry_run": dry_run, **{name: facts[name] for name in names}})
+        return
+    columns(("what", "name", "size"), [_row(each) for each in found.changes], right=(2,))
+    would = "would be uploaded" if dry_run else "uploaded"
+    say.talk(
+        f"{found.uploaded} files of data ({show_size(found.bytes)}) {would}, "
+        f"{found.skipped} were there; {time.perf_counter() - began:.1f} s"
+    )
+
+
+def _row(each: PublishedChange) -> tuple[str, str, str]:
+    what = each.kind if each.new else f"{each.kind}, changed"
+    return what, each.name, "" if each.size is None else show_size(each.size)
 
 
 @registry.command()

@@ -73,6 +73,15 @@ def init(folder: str, name: str, title: str = "") -> None:
     _publish(folder, HEADER, render(RegistryEntry(format=FORMAT, name=name, title=title)))
 
 
+def name_of(folder: str) -> str:
+    """The name of the registry in a folder.
+
+    Raises:
+        InvalidFile: there is none.
+    """
+    return header(Folder(folder)).name
+
+
 def new(folder: str, draft: Draft, sources: Sequence[str], fetch_url: FetchUrl) -> str:
     """Write a version of a dataset from local files and URLs; the name of the entry's file.
 

@@ -70,7 +70,7 @@ def _copy(path: str, fd: int) -> tuple[int, str]:
 def fault(registry: str, digests: Iterable[Digest], size: int | None) -> str:
     """What is wrong with the bytes that an entry wants to be here; empty if nothing is."""
     wanted = tuple(digests)
-    name = next(digest.hex for digest in wanted if digest.algorithm == "sha256")
+    name = _name(wanted)
     path = f"{registry}/{file(name)}"
     try:
         found = os.path.getsize(path)
@@ -80,6 +80,16 @@ def fault(registry: str, digests: Iterable[Digest], size: int | None) -> str:
     except OSError as error:
         return f"{file(name)}: {error.strerror}"
     return f"{file(name)} is not {wrong}" if wrong else ""
+
+
+def absence(registry: str, digests: Iterable[Digest]) -> str:
+    """As `fault`, if it is only that the bytes are not there."""
+    name = _name(digests)
+    return "" if os.path.isfile(f"{registry}/{file(name)}") else f"{file(name)} is not there"
+
+
+def _name(digests: Iterable[Digest]) -> str:
+    return next(digest.hex for digest in digests if digest.algorithm == "sha256")
 
 
 def strays(registry: str, wanted: Collection[str]) -> Iterator[str]:

@@ -7,11 +7,18 @@ read stops a bare look-up, since skipping it would change what the name means.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from dscache.errors import DscacheError, InvalidFile, NotCached, NotFound, TransferError
+from dscache.errors import (
+    DscacheError,
+    IntegrityError,
+    InvalidFile,
+    NotCached,
+    NotFound,
+    TransferError,
+)
 from dscache.events import Emit, Event, Notice
 from dscache.model import Dataset, Reference, is_version, version_order
 from dscache.registry.entries import Document
@@ -24,20 +31,59 @@ from dscache.settings import Settings
 if TYPE_CHECKING:
     from dscache.registry import index
 
+
+class Project(Protocol):
+    """A project, in which some names mean what was locked."""
+
+    def find(self, reference: Reference) -> Dataset | Reference:
+        """The dataset that is locked; else what the registries are to be asked for."""
+
+    def has(self, reference: Reference) -> Dataset | None:
+        """The dataset that is locked as exactly that; else None."""
+
+
+#: Bytes of an index that are worth reading for the versions of one dataset.
+_SHORT_INDEX = 1 << 20
+
 #: What an entry is found under: the dataset's own name, the file, and what is in it.
 Found = tuple[str, str, Document]
 
 
 class Lookup:
-    """The registries of one call, and what is found in them."""
+    """The registries of one call, and what is found in them; before them, a project's lock."""
 
-    def __init__(self, settings: Settings, open_place: Callable[[str], Place], emit: Emit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_place: Callable[[str], Place],
+        emit: Emit,
+        project: Project | None = None,
+    ) -> None:
+        self._project = project
         self._offline = settings.offline
         self._emit = _once(emit)
         self._registries = Registries(settings, open_place, self._emit)
 
     def find(self, reference: Reference) -> Dataset:
-        """The dataset that a reference means.
+        """The dataset that a reference means here: what the project has locked under that name,
+        for which no registry is read, else what the registries say.
+
+        Raises:
+            NotFound: the project wants only what it has locked; and as `resolve`.
+        """
+        found = self._project.find(reference) if self._project else reference
+        return found if isinstance(found, Dataset) else self.resolve(found)
+
+    def again(self, reference: Reference) -> Dataset:
+        """A dataset that was found before, by its full name; raises as `resolve`."""
+        return self.locked(reference) or self.resolve(reference)
+
+    def locked(self, reference: Reference) -> Dataset | None:
+        """The dataset that the project has locked under that full name, if it has."""
+        return self._project.has(reference) if self._project else None
+
+    def resolve(self, reference: Reference) -> Dataset:
+        """The dataset that a reference means by the registries.
 
         Raises:
             NotFound: no registry in use has it; names near it are given.
@@ -71,20 +117,32 @@ class Lookup:
         return others
 
     def versions(self, found: Dataset) -> list[str]:
-        """The versions of a dataset that its registry lists; at least its own."""
+        """The versions of a dataset that its registry lists; at least its own.
+
+        The file of the current one lists them where it was published. Else they are looked for, as
+        long as that takes no longer than a look-up may.
+        """
         place = self._registries.named(found.registry).place
+        document = self._document(place, f"{found.name}.toml")
+        entry = document.entry if document else None
         known = {found.version}
-        if (files := place.names()) is not None:
-            start, end = f"{found.name}@", ".toml"
-            known |= {
-                version
-                for file in files
-                if file.startswith(start) and file.endswith(end)
-                if is_version(version := file[len(start) : -len(end)])
-            }
-        elif row := self._rows(place).get(found.name):
-            known |= set(row.versions)
+        if isinstance(entry, Entry):
+            known |= {entry.version, *entry.versions}
+        if not (isinstance(entry, Entry) and entry.versions):
+            known |= self._seen_versions(place, found.name)
         return sorted(known, key=version_order)
+
+    def _seen_versions(self, place: Place, name: str) -> set[str]:
+        if (files := place.few_names()) is None:
+            row = self._rows(place, _SHORT_INDEX).get(name)
+            return set(row.versions) if row else set()
+        start, end = f"{name}@", ".toml"
+        return {
+            version
+            for file in files
+            if file.startswith(start) and file.endswith(end)
+            if is_version(version := file[len(start) : -len(end)])
+        }
 
     def available(self) -> Iterator[tuple[Registry, str, index.Row]]:
         """Every dataset of every registry that can be read, hidden ones included."""
@@ -93,7 +151,7 @@ class Lookup:
         for registry in self.registries():
             try:
                 rows = index.read(registry.place, self._emit).datasets
-            except (TransferError, InvalidFile) as error:
+            except (TransferError, InvalidFile, IntegrityError) as error:
                 self._registries.leave_out(registry.name, error)
                 continue
             for name, row in rows.items():
@@ -177,19 +235,20 @@ class Lookup:
             self._emit(Notice(f"{place.base}{file}: {key}: unknown key, ignored"))
         return document
 
-    def _rows(self, place: Place) -> dict[str, index.Row]:
+    def _rows(self, place: Place, most: int | None = None) -> dict[str, index.Row]:
+        """What an index of at most so many bytes says; nothing where none can be read."""
         from dscache.registry import index  # late: most names are found at once
 
         try:
-            return index.read(place, self._emit).datasets
-        except (TransferError, InvalidFile):
+            return index.read(place, self._emit, most).datasets
+        except (TransferError, InvalidFile, IntegrityError):
             return {}  # an index is a convenience; look-ups never depend on it
 
     def _not_found(self, reference: Reference) -> NotFound:
         if reference.version:
             bare = replace(reference, version=None)
             try:
-                other = self.find(bare)
+                other = self.resolve(bare)
             except NotFound:
                 return self._not_found(bare)
             versions = self.versions(other)

@@ -88,9 +88,9 @@ def problems(entry: Entry | Alias, *, local: bool) -> Iterator[Problem]:
         yield Problem("version", InvalidFile(f"{entry.version!r} is not a version"))
     for key in ("summary", "license", "homepage", "citation", "yanked"):
         yield from text_problem(getattr(entry, key), key)
-    for number, each in enumerate(entry.versions):
-        if not is_version(each):
-            yield Problem(f"versions[{number}]", InvalidFile(f"{each!r} is not a version"))
+    for number, version in enumerate(entry.versions):
+        if not is_version(version):
+            yield Problem(f"versions[{number}]", InvalidFile(f"{version!r} is not a version"))
     if bool(entry.artifacts) == bool(entry.manifest):
         yield Problem("artifacts", InvalidFile("either [[artifacts]] or [manifest] is needed"))
     for number, each in enumerate(entry.artifacts):

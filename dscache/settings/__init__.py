@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "jobs": "DSCACHE_JOBS",
     "offline": "DSCACHE_OFFLINE",
     "remote": "DSCACHE_REMOTE",
+    "keys": "DSCACHE_KEYS",
 }
 # Where an object store is that is not its provider's own, by protocol.
 _ENDPOINTS = {
@@ -164,6 +165,8 @@ def _combine(
         **values,
         extra_registries=tuple(each.strip() for each in extra if each.strip()),
         project=project,
+        datasets=local.table.get("datasets", NOTHING),
+        locked=local.table.get("locked", False),
         project_registries=local.table.get("registries", NOTHING),
         config_file=user_file,
         sources=MappingProxyType(sources),

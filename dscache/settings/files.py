@@ -9,6 +9,7 @@ from typing import Any
 
 from dscache import disk
 from dscache.errors import InvalidFile, UsageError
+from dscache.model import Reference, is_version
 from dscache.settings.keys import KEYS, PARSERS, flag, texts_by_name
 
 PROJECT_FILE = "dscache.toml"
@@ -20,6 +21,7 @@ _NOT_IN_PROJECTS = frozenset(
     {"auth", "rewrite", "cache_dir", "ca_bundle", "read_from", "remote", "push"}
     | {"max_size", "auto_prune", "prune_grace", "part_max_age", "quarantine_max_age"}
     | {"lease_ttl", "root_grace"}
+    | {"roots", "keys"}
 )
 
 
@@ -48,11 +50,22 @@ def read_project(path: str) -> Mapping[str, Any]:
     own = {key: table.pop(key) for key in ("datasets", "locked") if key in table}
     checked = dict(_check(path, table, _NOT_IN_PROJECTS))
     try:
-        checked["datasets"] = texts_by_name(own.get("datasets", {}))
+        checked["datasets"] = _datasets(own.get("datasets", {}))
         checked["locked"] = flag(own.get("locked", False))
     except UsageError as error:
         raise InvalidFile(f"{path}: {error}", file=path) from error
     return MappingProxyType(checked)
+
+
+def _datasets(value: object) -> Mapping[str, str]:
+    """What a project asks for: versions by `[registry/]name`."""
+    table = texts_by_name(value)
+    for key, version in table.items():
+        if Reference.parse(key).version is not None:
+            raise UsageError(f"datasets: {key!r}: the version stands behind the `=`")
+        if version != "*" and not is_version(version):
+            raise UsageError(f'datasets: {key} = {version!r}: a version, or "*" for any')
+    return table
 
 
 def _toml(path: str) -> dict[str, Any]:
@@ -91,10 +104,11 @@ def _check(path: str, table: dict[str, Any], refused: frozenset[str]) -> Mapping
             values[KEYS[key]] = PARSERS[KEYS[key]](value)
         except UsageError as error:
             raise InvalidFile(f"{path}: {key}: {error}", file=path, key=key) from error
-    if "registries" in values:
-        addresses = values["registries"].items()
-        beside = {name: _beside(path, address) for name, address in addresses}
-        values["registries"] = MappingProxyType(beside)
+    for key in values.keys() & {"registries", "roots"}:
+        beside = {name: _beside(path, address) for name, address in values[key].items()}
+        values[key] = MappingProxyType(beside)
+    if values.get("keys") not in (None, "", "keyring:"):
+        values["keys"] = _beside(path, values["keys"])
     if "read_from" in values:
         values["read_from"] = tuple(_beside(path, each) for each in values["read_from"])
     return MappingProxyType(values)

@@ -61,6 +61,17 @@ def _choice(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def _remote(value: object) -> str:
+    """A folder, made absolute, or the URL of a store; empty for none."""
+    text = _text(value)
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.lower() not in ("s3", "gs", "az", "https", "http", "file"):
+        raise UsageError(
+            f"{text!r} cannot be a remote: a folder, or a URL with s3://, gs://, az:// or https://"
+        )
+    return text if separator or not text else _folder(text)
+
+
 def _folders(value: object) -> tuple[str, ...]:
     """Folders in their order; what relative ones are relative to, who reads the value knows."""
     if not isinstance(value, (list, tuple)):
@@ -114,7 +125,8 @@ class Settings:
     """Every setting in force. The meaning of each key is in the user guide, "Settings".
 
     `sources` says per key where its value comes from; `project` is the folder of the nearest
-    `dscache.toml`, or None; `extra_registries` are the paths and URLs of DSCACHE_REGISTRIES.
+    `dscache.toml`, or None, `datasets` and `locked` are its own; `extra_registries` are the paths
+    and URLs of DSCACHE_REGISTRIES.
     """
 
     cache_dir: str = _key("", _folder)
@@ -141,9 +153,11 @@ class Settings:
     offline: bool = _key(False, flag)
     registry_max_age: float = _key(3600.0, parse_duration)
     read_from: tuple[str, ...] = _key((), _folders)
-    remote: str = _key("", _text)
+    remote: str = _key("", _remote)
     push: bool = _key(False, flag)
     registries: Mapping[str, str] = _key(NOTHING, _registries)
+    roots: Mapping[str, str] = _key(NOTHING, _registries)
+    keys: str = _key("", _text)
     rewrite: Mapping[str, str] = _key(NOTHING, texts_by_name)
     auth: Mapping[str, Auth] = _key(NOTHING, _auth)
     unpack_max_members: int = _key(20_000_000, _count)
@@ -152,6 +166,8 @@ class Settings:
 
     extra_registries: tuple[str, ...] = ()
     project: str | None = None
+    datasets: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    locked: bool = False
     project_registries: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     config_file: str = ""
     sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)

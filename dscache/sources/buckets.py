@@ -8,7 +8,7 @@ request, and nobody but the connection sees it.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dscache.errors import TransferError, UsageError
@@ -60,7 +60,7 @@ def open_bucket(url: str) -> S3Store | GCSStore | AzureStore:
         "allow_http": where.startswith("http://"),
     }
     retries: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
-    known = {"endpoint": where} if where else {}
+    known: dict[str, Any] = {"endpoint": where} if where else {}
     try:
         return kinds[scheme].from_url(
             url.rstrip("/"), client_options=options, retry_config=retries, **known

@@ -13,6 +13,8 @@
     datasets/<registry>/<name>/<version>+<8 hex>/…      what fetch returns
     records/<registry>/<name>@<version>+<8 hex>.json    a finished fetch; its time is the last use
     registries/<key>/…              entries of remote registries, as last read
+    registries/<key>-<root>/…       those of a signed one, verified, for each pinned root
+    registries/<key>-<root>-metadata/…      what vouches for them
     locks/<key>.lock                never removed; <key>.holder beside it says who has it
     locks/<key>.taken/<token>       a marker: the lock where those of the system do not exclude
     locks/hosts/<host>.json         whether they do, as found out on that host; .lock beside it
@@ -180,6 +182,13 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
 
     def registry(self, url: str) -> str:
         return f"{self.root}/registries/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+    def signed_registry(self, url: str, root: str) -> str:
+        """`root` is the sha256 of the pinned root."""
+        return f"{self.registry(url)}-{root[:16]}"
+
+    def signed_metadata(self, url: str, root: str) -> str:
+        return f"{self.signed_registry(url, root)}-metadata"
 
 
 def key_of(digest: Digest) -> str:
