@@ -16,7 +16,7 @@ from dscache.model import Dataset, Reference
 from dscache.registry import author
 from dscache.registry.author import Draft
 from dscache.registry.check import check
-from dscache.registry.rendering import with_text
+from dscache.registry.rendering import with_key
 from dscache.registry.tables import load_toml
 
 WORDS = {"license": "MIT", "homepage": "https://example.org", "summary": 'Some "words".'}
@@ -216,7 +216,7 @@ def test_yank(folder: Path, file: Path) -> None:
     ],
 )
 def test_one_text_is_changed_or_none(before: bytes, after: bytes | None) -> None:
-    found = with_text(before, "yanked", "yes")
+    found = with_key(before, "yanked", "yes")
     assert found == after
     if after:
         assert load_toml(after)["yanked"] == "yes"

@@ -94,6 +94,8 @@ class Weed:
             "s3.port.lance": "0",
             "metricsPort": "0",
             "volume.preStopSeconds": "0",
+            # Each bucket takes some of its own; by default the free disk says how many there are.
+            "volume.max": "5000",
             "filer.localSocket": str(self._folder / "filer.sock"),
             "s3.localSocket": str(self._folder / "s3.sock"),
             **{name: str(port) for name, port in self._ports.items()},

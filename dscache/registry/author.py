@@ -22,7 +22,7 @@ from dscache.registry import blobs, index, pooch
 from dscache.registry.entries import Document, dataset
 from dscache.registry.order import header
 from dscache.registry.places import HEADER, INDEX, Folder
-from dscache.registry.rendering import render, with_text
+from dscache.registry.rendering import render, with_key
 from dscache.registry.rules import located, problems, url_error
 from dscache.registry.tables import FORMAT, ArtifactEntry, Entry, EntryName, RegistryEntry
 
@@ -168,7 +168,7 @@ def yank(folder: str, name: str, version: str, reason: str) -> list[str]:
         entry = _read(folder, file)
         if entry and entry.version == version:
             with open(f"{folder}/{file}", "rb") as reader:
-                data = with_text(reader.read(), "yanked", reason)
+                data = with_key(reader.read(), "yanked", reason)
             _publish(folder, str(file), data or render(structs.replace(entry, yanked=reason)))
             changed.append(str(file))
     if not changed:

@@ -24,11 +24,11 @@ def render(value: Entry | Alias | RegistryEntry) -> bytes:
     return toml(table).encode()
 
 
-def with_text(data: bytes, key: str, text: str) -> bytes | None:
-    """A file with one text at its top level set, comments and all else as it was; None where that
+def with_key(data: bytes, key: str, value: str | list[str]) -> bytes | None:
+    """A file with one key at its top level set, comments and all else as it was; None where that
     cannot be done by changing one line.
     """
-    line = f"{key} = {_text(text)}"
+    line = f"{key} = {_value(value)}"
     before = data.decode()
     old = re.compile(rf"^{key}[ \t]*=.*$", re.MULTILINE)
     after, changed = old.subn(lambda _: line, before, count=1)
@@ -37,7 +37,7 @@ def with_text(data: bytes, key: str, text: str) -> bytes | None:
         after = version.sub(lambda found: f"{found[0]}\n{line}", before, count=1)
     changed_data = after.encode()
     try:
-        same = load_toml(changed_data) == {**load_toml(data), key: text}
+        same = load_toml(changed_data) == {**load_toml(data), key: value}
     except ValueError:  # the line was part of something longer
         return None
     return changed_data if same else None

@@ -94,7 +94,7 @@ def sync(room: Room) -> Table:
 
 
 def rclone_s3(store: Weed, source: str, target: str) -> Contender:
-    """rclone between a folder and a bucket of the store; one of both is `s3:` and a path."""
+    """rclone between a folder and `bucket/path` of the store, either way."""
     own = store.environment()
     remote_options = (
         f":s3,provider=Other,access_key_id={own['AWS_ACCESS_KEY_ID']},"
