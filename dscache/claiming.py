@@ -20,6 +20,7 @@ import msgspec
 
 from dscache.call import Call
 from dscache.depots import Depot, Stored, open_depot
+from dscache.depots.asking import Interruptible
 from dscache.errors import DscacheError
 from dscache.events import Notice
 from dscache.sources.exchange import Failure, Trouble
@@ -68,7 +69,7 @@ class Claims:
         self._depot: Depot | None = None
         takes_files = not settings.remote.startswith(("http://", "https://"))
         if settings.push and settings.remote and takes_files and not settings.offline:
-            self._depot = open_depot(settings.remote)
+            self._depot = Interruptible(open_depot(settings.remote))
         self._held: dict[str, Renewal] = {}
 
     def attempt(self, wish: Wish) -> bool:

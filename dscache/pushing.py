@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dscache.call import Call
 from dscache.claiming import claim_key, mark_done
 from dscache.depots import Depot, open_depot
+from dscache.depots.asking import Interruptible
 from dscache.depots.uploading import Upload, upload_all
 from dscache.digest import Digest
 from dscache.errors import DscacheError, UsageError
@@ -26,7 +27,7 @@ def depot_of(call: Call) -> Depot:
         raise UsageError(
             "no remote is configured", hint="set `remote` in the configuration, or DSCACHE_REMOTE"
         )
-    return open_depot(call.settings.remote)
+    return Interruptible(open_depot(call.settings.remote))
 
 
 def push_new(call: Call, blobs: Iterable[tuple[Digest, Blob]]) -> bool:

@@ -3,8 +3,8 @@
 Plan, show, execute. Looking: `source` reads what the author has, `standing` what the destination
 has. Deciding, in pure functions: `forms` says in which form an entry is published, `rules` what may
 take the place of what, `listing` what the index says afterwards; `planning` puts it together.
-Doing: `executing` uploads, `signed` has signed registries signed, and `together` asks a depot
-many things at once.
+Doing: `executing` uploads, `signed` has signed registries signed, and `contention` says how often
+what others change is tried again.
 
 There is no local state: what was published is known from the destination alone, so that whoever has
 the folder can publish, and a publishing that was interrupted is finished by the next one.
@@ -18,8 +18,8 @@ from __future__ import annotations
 from dscache import signing
 from dscache.call import Call
 from dscache.depots import open_depot
+from dscache.depots.asking import Interruptible
 from dscache.publishing import executing, planning, signed, source
-from dscache.publishing.together import Interruptible
 from dscache.registry import author
 from dscache.results import Publication
 

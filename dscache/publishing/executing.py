@@ -18,15 +18,16 @@ from dscache import disk
 from dscache.bringing import Bringing
 from dscache.call import Call
 from dscache.depots import Depot
+from dscache.depots.asking import together
 from dscache.depots.uploading import Upload, upload_all
 from dscache.digest import Digest
 from dscache.events import Advanced, Emit, Finished, Notice, Planned, Started
 from dscache.publishing import listing, rules, standing
+from dscache.publishing.contention import conflict, waits
 from dscache.publishing.planning import Plan
 from dscache.publishing.rules import Put
 from dscache.publishing.signed import Signer
 from dscache.publishing.source import Piece, sha256_of
-from dscache.publishing.together import conflict, together, waits
 from dscache.registry import blobs
 from dscache.registry.places import INDEX
 from dscache.results import Publication

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from dscache import signing
 from dscache.depots import Depot, Stored
+from dscache.depots.asking import together
 from dscache.errors import IntegrityError
 from dscache.events import Emit, Notice
 from dscache.publishing import listing, standing
+from dscache.publishing.contention import conflict, waits
 from dscache.publishing.listing import Listing
 from dscache.publishing.source import Source, sha256_of
-from dscache.publishing.together import conflict, together, waits
 from dscache.registry.index import Row
 from dscache.registry.places import INDEX
 from dscache.signing import Keys, Renewal

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dscache.depots import Depot, Stored
+from dscache.depots.asking import together
 from dscache.errors import InvalidFile
 from dscache.publishing import listing
 from dscache.publishing.listing import Listing
 from dscache.publishing.source import Own, Piece, Source
-from dscache.publishing.together import together
 from dscache.registry.places import HEADER, INDEX, limit_of
 from dscache.registry.rules import located
 

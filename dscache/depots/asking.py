@@ -1,10 +1,9 @@
-"""Many small questions to a depot, or files for it, at once: most of it is waiting for answers. And
-how often to try again what others change at the same time.
+"""Asking a depot: many small questions at once, since most of it is waiting for answers; and from a
+thread that is not the caller's, who can be interrupted then.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,9 @@ from itertools import islice
 from typing import TypeVar
 
 from dscache.depots import Depot, Listed, Stored
-from dscache.errors import TransferError
 
 _AT_ONCE = 16
 _AT_A_TIME = 1000
-#: How often something is tried that others change, and the most seconds between two attempts: the
-#: first, twice as much each time, and never more than the second.
-_ATTEMPTS = 60
-_SHORTEST, _LONGEST = 0.02, 0.5
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +25,7 @@ def together(function: Callable[[Item], Result], items: Iterable[Item]) -> list[
     After an error nothing more is begun, and what was begun has ended. After an interrupt, what a
     server keeps waiting is left alone, and ends with its timeout.
     """
-    executor = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dscache-publish")
+    executor = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dscache-depot")
     try:
         futures = [executor.submit(function, item) for item in items]
         found = [future.result() for future in futures]
@@ -81,18 +75,3 @@ def _waited(question: Callable[[], Result]) -> Result:
     if threading.current_thread() is not threading.main_thread():
         return question()
     return together(lambda _: question(), [None])[0]
-
-
-def waits() -> Iterator[float]:
-    """Seconds to wait after each attempt; by chance, so that not all come again together."""
-    for number in range(_ATTEMPTS):
-        yield random.uniform(0, min(_LONGEST, _SHORTEST * 2**number))
-
-
-def conflict(file: str, depot: Depot) -> TransferError:
-    """The error after the last attempt."""
-    return TransferError(
-        f"{depot.url}/{file}: others change it again and again",
-        hint="publish again; nothing is lost, and what is there already is not uploaded again",
-        file=file,
-    )
