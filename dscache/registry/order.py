@@ -175,7 +175,8 @@ def unreadable(name: str, error: DscacheError, *, offline: bool) -> DscacheError
         return NotCached(f"registry {name} cannot be read: {error}", hint=hint, **error.facts)
     hint = "name another one (`registry/name`), or use offline mode to go on without it"
     if error.facts.get("status") in (401, 403):
-        hint += "; a server must answer 404 for a file that is not there (S3: allow ListBucket)"
+        hint += "; credentials may be missing or wrong, and a server must answer 404 for a file "
+        hint += "that is not there (S3: allow ListBucket)"
     return TransferError(f"registry {name} cannot be read: {error}", hint=hint, **error.facts)
 
 
