@@ -324,7 +324,7 @@ def test_no_signature_is_left_behind(bucket: Team) -> None:
 
 def test_of_many_machines_one_asks_the_origin(team: Team) -> None:
     team.site.fault("/big.bin", Late(2.0))
-    desks = [team.machine(f"m{number}", push=True, jobs=4) for number in range(6)]
+    desks = [team.machine(f"m{number}", push=True, stall_timeout=10) for number in range(6)]
     with ThreadPoolExecutor(len(desks)) as executor:
         for found in executor.map(lambda desk: desk.fetch("all"), desks):
             assert found.error is None
