@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
+from typing import TYPE_CHECKING
 
 from dscache.call import Call
 from dscache.errors import NotCached
@@ -12,6 +13,9 @@ from dscache.model import Dataset, Reference
 from dscache.results import Available, Cached, Info
 from dscache.store import Record, Store
 from dscache.wishes import Wish
+
+if TYPE_CHECKING:
+    from dscache.registry.index import Row
 
 
 def cached(call: Call) -> list[Cached]:
@@ -42,11 +46,14 @@ def available(call: Call, text: str) -> list[Available]:
     wanted = text.casefold()
     found = []
     for registry, name, row in call.lookup.available():
-        if wanted and wanted not in " ".join((name, *row.aliases, row.summary)).casefold():
-            continue
-        known = (registry.name, name, row.version) in here
-        found.append(Available(name, row.version, registry.name, row.size, row.summary, known))
+        if wanted in name or _says(row, wanted):
+            known = (registry.name, name, row.version) in here
+            found.append(Available(name, row.version, registry.name, row.size, row.summary, known))
     return found
+
+
+def _says(row: Row, wanted: str) -> bool:
+    return wanted in row.summary.casefold() or any(wanted in alias for alias in row.aliases)
 
 
 def info(call: Call, reference: Reference) -> Info:

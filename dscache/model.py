@@ -20,9 +20,14 @@ from dscache.digest import Digest
 from dscache.errors import InvalidFile, UnsafeError, UsageError
 from dscache.recipes import recipe_for, unpacked_path
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+# All rules in one pattern, since an index has many names: what is reserved, devices of Windows, and
+# no dot at the end.
+_NAME = re.compile(
+    r"(?!(?:registry|index|blobs)\Z)(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z))"
+    r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?",
+    re.ASCII,
+)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_RESERVED = frozenset({"registry", "index", "blobs"})
 # Device names of Windows; a file of that name, with any extension, cannot be made there.
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _DEVICES = frozenset(
@@ -33,12 +38,7 @@ _DEVICES = frozenset(
 
 def is_name(text: str) -> bool:
     """True for a well-formed name of a dataset or registry."""
-    return (
-        _NAME.fullmatch(text) is not None
-        and not text.endswith(".")
-        and text not in _RESERVED
-        and not is_device(text)
-    )
+    return _NAME.fullmatch(text) is not None
 
 
 def is_version(text: str) -> bool:

@@ -21,7 +21,7 @@ from dscache.registry.rules import located
 from dscache.registry.tables import Alias, Entry, EntryName
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One dataset in the index."""
 
     version: Annotated[str, Meta(description="the current one")]

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.bench.keeping import SECONDS
 from tests.bench.measuring import DSCACHE, Contender, Row, Sample, Table, start
 from tests.bench.payloads import many
 from tests.bench.programs import DS
 from tests.bench.room import Room
-from tests.bench.sharing import SECONDS, rclone_s3
+from tests.bench.sharing import rclone_s3
 from tests.making import Shelf
 from tests.weed import Weed, weed
 

@@ -21,7 +21,7 @@ from tests.servers import nginx
 from tests.weed import Weed, weed
 
 #: Rows and figures by which bars speak of these tables.
-FEW, MANY, SECONDS = "of 10", "of 100,000", "s"
+FEW, MANY, MILLISECONDS = "of 10", "of 100,000", "ms"
 FROM_REMOTE = "rclone copy from S3"
 _ENTRIES = {FEW: 10, MANY: 100_000}
 _SEARCHED, _LOCKED = 20_000, 1000
@@ -48,7 +48,9 @@ def search(room: Room) -> Table:
     contender = Contender(DS, command, role=DSCACHE, leaves=False)
     (row,) = compare(_course(room, {"DSCACHE_REGISTRIES": str(folder)}), [contender])
     title = f"search over {_SEARCHED:,} datasets, the whole process"
-    return Table("search", title, [replace(row, said="")], figures={SECONDS: row.median()})
+    return Table(
+        "search", title, [replace(row, said="")], figures={MILLISECONDS: 1000 * row.median()}
+    )
 
 
 def remote(room: Room) -> Table:
@@ -58,7 +60,7 @@ def remote(room: Room) -> Table:
         key = f"blobs/sha256/{file.sha256[:2]}/{file.sha256[2:]}"
         store.client().upload_file(str(file.path), bucket.removeprefix("s3://"), key)
         registry = room.folder / "registry-of-remote"
-        _write(registry, "big", [(file.path.name, file)])
+        _write(registry, "big", [(file, f"{room.http.url}/{file.path.name}")])
         environment = {
             **store.environment(),
             "DSCACHE_REGISTRIES": str(registry),
@@ -77,7 +79,8 @@ def sync(room: Room) -> Table:
     """A locked project of which everything is cached, in a process of its own."""
     files = many(room.files / "locked", _LOCKED, 1 << 10)
     project, cache = room.folder / "project", room.folder / "project-cache"
-    registry = _registry_of(room.folder / "registry-of-project", files)
+    registry = room.folder / "registry-of-project"
+    _write(registry, "locked", _served(room, files))
     project.mkdir()
     environment = {**room.environment(), "DSCACHE_REGISTRIES": str(registry)}
     words = (sys.executable, "-m", "dscache")
@@ -90,7 +93,9 @@ def sync(room: Room) -> Table:
     for folder in (files.folder, project, cache, registry):
         shutil.rmtree(folder)
     title = f"sync of a locked project, {_LOCKED:,} artifacts, all cached, the whole process"
-    return Table("sync", title, [replace(row, said="")], figures={SECONDS: row.median()})
+    return Table(
+        "sync", title, [replace(row, said="")], figures={MILLISECONDS: 1000 * row.median()}
+    )
 
 
 def rclone_s3(store: Weed, source: str, target: str) -> Contender:
@@ -140,24 +145,23 @@ def _write_entry(folder: Path, number: int) -> None:
     )
 
 
-def _registry_of(folder: Path, files: Many) -> Path:
-    found = [
-        (name, File(files.folder / name, files.size, sha256))
+def _served(room: Room, files: Many) -> list[tuple[File, str]]:
+    """Files with the URLs at which the server has them."""
+    return [
+        (File(files.folder / name, files.size, sha256), f"{room.http.url}/locked/{name}")
         for name, sha256 in files.sha256.items()
     ]
-    _write(folder, "locked", found)
-    return folder
 
 
-def _write(folder: Path, name: str, files: list[tuple[str, File]]) -> None:
-    """A registry with one dataset of local files."""
+def _write(folder: Path, name: str, files: list[tuple[File, str]]) -> None:
+    """A registry with one dataset of files and their URLs."""
     folder.mkdir()
     (folder / "registry.toml").write_text('format = 1\nname = "bench"\n')
     lines = ['version = "1"\n']
-    for path, file in files:
+    for file, url in files:
         lines.append(
-            f'[[artifacts]]\npath = "{path}"\nsize = {file.size}\n'
-            f'hash = "sha256:{file.sha256}"\nurls = ["{file.path}"]\n'
+            f'[[artifacts]]\npath = "{file.path.name}"\nsize = {file.size}\n'
+            f'hash = "sha256:{file.sha256}"\nurls = ["{url}"]\n'
         )
     (folder / f"{name}.toml").write_text("\n".join(lines))
 
