@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests fork often and hold large contents: with huge pages, where the C library has them to give, a
 # fork takes a tenth of the time.
+# They wait as often as they work: one process more than there are cores.
+WORKERS := $(shell cores=$$(nproc 2> /dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
 PYTEST := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m pytest
 
 .PHONY: demo test check lint types docs registries registries-check bench soak clean
@@ -21,7 +23,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python docs/demo.py
 
 test: $(VENV)/.test
-	$(PYTEST) -m 'not soak' --numprocesses auto --maxprocesses 4
+	$(PYTEST) -m 'not soak' --numprocesses $(WORKERS)
 
 # DSCACHE_SOAK is the length in seconds of the soak of many processes, by default 600.
 soak: $(VENV)/.test
