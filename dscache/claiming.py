@@ -23,6 +23,7 @@ from dscache.depots import Depot, Stored, open_depot
 from dscache.depots.asking import Interruptible
 from dscache.errors import DscacheError
 from dscache.events import Notice
+from dscache.sources.buckets import has_left_home, is_bucket
 from dscache.sources.exchange import Failure, Trouble
 from dscache.store.owner import host_name
 from dscache.wishes import Wish
@@ -67,8 +68,7 @@ class Claims:
         self._call = call
         self._patience = settings.lock_timeout
         self._depot: Depot | None = None
-        takes_files = not settings.remote.startswith(("http://", "https://"))
-        if settings.push and settings.remote and takes_files and not settings.offline:
+        if settings.push and not settings.offline and _takes_files(settings.remote):
             self._depot = Interruptible(open_depot(settings.remote))
         self._held: dict[str, Renewal] = {}
 
@@ -181,6 +181,13 @@ class _Watch:
         if found.version != self._version:
             self._version, self._since = found.version, now
         return now - self._since > _DEAD
+
+
+def _takes_files(remote: str) -> bool:
+    """False where there is no remote, or none that this process can write to."""
+    if is_bucket(remote):
+        return not has_left_home()
+    return bool(remote) and not remote.startswith(("http://", "https://"))
 
 
 def _key_of(wish: Wish) -> str:

@@ -29,6 +29,7 @@ from dscache.events import Advanced, Event, Waiting
 from dscache.model import Reference
 from dscache.wishes import Wish
 from tests.archives import File, tar_of
+from tests.children import forked
 from tests.downloads import Desk, error_of, moments
 from tests.making import artifact, content, md5, sha256
 from tests.origin import Late, Refuse, Site, Stall, origin
@@ -317,6 +318,19 @@ def test_no_signature_is_left_behind(bucket: Team) -> None:
     everything_is_here(desk)
     assert "X-Amz" not in desk.text()
     assert "admin-secret" not in desk.text()
+
+
+def test_a_forked_child_reads_from_the_remote_and_does_not_hang(bucket: Team, store: Weed) -> None:
+    bucket.machine("second", push=True).fetch("small").unwrap()
+
+    def child() -> tuple[bytes, list[str]]:
+        desk = bucket.machine("third", push=True)
+        return desk.fetch("big").unwrap().read_bytes(), desk.notices
+
+    data, notices = forked(child)
+    assert data == BIG
+    assert notices == []
+    assert bucket.requests == 0
 
 
 # --- Many machines at once ------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from obstore.exceptions import (
 
 from dscache.depots import Listed, Stored
 from dscache.errors import DscacheError, InvalidFile, TransferError
-from dscache.sources.buckets import CREDENTIALS, open_bucket, reason
+from dscache.sources.buckets import CREDENTIALS, has_left_home, open_bucket, reason
 
 #: Up to this size a file goes up in one request.
 _WHOLE = 8 << 20
@@ -98,6 +98,12 @@ class Bucket:
     def _told(self, key: str) -> Iterator[None]:
         """Say what the store refused in our words, without the parts of its answer."""
         where = f"{self.url}/{key}"
+        if has_left_home():
+            raise TransferError(
+                f"{where}: a process that was forked cannot use the store that its parent uses",
+                hint="start it by 'spawn' or 'forkserver', or do this in the parent",
+                url=where,
+            )
         try:
             yield
         except DscacheError:

@@ -7,7 +7,9 @@ request, and nobody but the connection sees it.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -69,6 +71,18 @@ def open_bucket(url: str) -> S3Store | GCSStore | AzureStore:
         raise UsageError(f"{url} cannot be used: {error}") from error
 
 
+@lru_cache(maxsize=1)
+def _home() -> int:
+    return os.getpid()
+
+
+def has_left_home() -> bool:
+    """True in a process that was forked from one in which obstore has been at work: its threads are
+    not here, and whoever waits for an answer from them waits for ever.
+    """
+    return _home() != os.getpid()
+
+
 class Signing:
     """Makes HTTP addresses for files in buckets; each bucket is opened once."""
 
@@ -90,6 +104,7 @@ class Signing:
         top = f"{scheme}://{bucket}"
         if top not in self._buckets:
             self._buckets[top] = open_bucket(top)
+        has_left_home()  # so that a child knows, where this is the first use
         try:
             return obstore.sign(self._buckets[top], "GET", unquote(path), _SIGNED_FOR)
         except BaseError as error:
