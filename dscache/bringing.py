@@ -212,7 +212,7 @@ class Bringing:
         )
         call = self._call
         delivery = Delivery(self._store, call.sources, limits, self._emit, call.layers, call.remote)
-        shares = settings.push and settings.remote
+        shares = settings.push and call.remote
         new: list[tuple[Digest, Blob]] = []
         with closing(delivery.run(self._leased(wants))) as deliveries:
             for delivered in deliveries:

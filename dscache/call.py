@@ -116,9 +116,17 @@ class Call:
     @cached_property
     def remote(self) -> Remote | None:
         """The store that a team shares, which is asked before the sources of the registry."""
-        from dscache.transfer.remote import Remote  # late: a hit asks nobody
+        from dscache.sources.buckets import is_bucket, open_bucket  # late: a hit asks nobody
+        from dscache.transfer.remote import Remote
 
-        return Remote(self.settings.remote, self.emit) if self.settings.remote else None
+        address = self.settings.remote
+        try:
+            if is_bucket(address):
+                open_bucket(address)
+        except UsageError as error:
+            self.emit(Notice(f"the remote {address} is left out: {error} ({error.hint})"))
+            return None
+        return Remote(address, self.emit) if address else None
 
     @property
     def policy(self) -> Policy:

@@ -68,7 +68,8 @@ class Claims:
         self._call = call
         self._patience = settings.lock_timeout
         self._depot: Depot | None = None
-        if settings.push and not settings.offline and _takes_files(settings.remote):
+        is_wanted = settings.push and not settings.offline and call.remote is not None
+        if is_wanted and _takes_files(settings.remote):
             self._depot = Interruptible(open_depot(settings.remote))
         self._held: dict[str, Renewal] = {}
 
@@ -184,10 +185,10 @@ class _Watch:
 
 
 def _takes_files(remote: str) -> bool:
-    """False where there is no remote, or none that this process can write to."""
+    """True for a remote that this process can write to."""
     if is_bucket(remote):
         return not has_left_home()
-    return bool(remote) and not remote.startswith(("http://", "https://"))
+    return not remote.startswith(("http://", "https://"))
 
 
 def _key_of(wish: Wish) -> str:

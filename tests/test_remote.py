@@ -320,6 +320,28 @@ def test_who_may_only_read_is_told_that_nothing_was_written_back(
     assert "access denied" in desk.notices[-1]
 
 
+def test_without_the_package_for_buckets_what_is_missing_is_said(
+    bucket: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "obstore"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "dscache.depots.bucket", raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    desk = bucket.machine("second", push=True)
+    everything_is_here(desk)
+    assert ["dscache[s3]" in note for note in desk.notices] == [True]
+    assert bucket.asked_for == set(FILES)
+    for attempt in (
+        lambda: desk.cache.push(["all"]),
+        desk.cache.remote_status,
+        lambda: desk.cache.add_registry("team", bucket.remote),
+        lambda: desk.cache.publish(str(desk.shelf.folder), bucket.remote),
+    ):
+        with pytest.raises(UsageError, match="obstore") as caught:
+            attempt()
+        assert "dscache[s3]" in caught.value.hint
+
+
 def test_no_signature_is_left_behind(bucket: Team) -> None:
     desk = bucket.machine("second")
     everything_is_here(desk)

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from dscache.errors import UsageError
-from dscache.sources.buckets import is_bucket
+from dscache.sources.buckets import is_bucket, open_bucket
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -80,9 +80,10 @@ def open_depot(url: str) -> Depot:
         UsageError: nothing can be put there, or the package for object stores is missing.
     """
     if is_bucket(url):
+        store = open_bucket(url)  # first: it says what is missing
         from dscache.depots.bucket import Bucket
 
-        return Bucket(url)
+        return Bucket(url, store)
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "file":
         raise UsageError(

@@ -17,10 +17,11 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
+from obstore.store import ObjectStore
 
 from dscache.depots import Listed, Stored
 from dscache.errors import DscacheError, InvalidFile, TransferError
-from dscache.sources.buckets import CREDENTIALS, has_left_home, open_bucket, reason
+from dscache.sources.buckets import CREDENTIALS, has_left_home, reason
 
 #: Up to this size a file goes up in one request.
 _WHOLE = 8 << 20
@@ -33,9 +34,9 @@ _TOGETHER = 1000
 class Bucket:
     """A prefix of a bucket."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, store: ObjectStore) -> None:
         self.url = url.rstrip("/")
-        self._store = open_bucket(self.url)
+        self._store = store
 
     def read(self, key: str, limit: int) -> Stored | None:
         with self._told(key):

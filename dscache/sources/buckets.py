@@ -96,14 +96,14 @@ class Signing:
             TransferError: there are no credentials to sign with.
             UsageError: as `open_bucket`.
         """
-        import obstore
-        from obstore.exceptions import BaseError
-
         scheme, _, rest = url.partition("://")
         bucket, _, path = rest.partition("/")
         top = f"{scheme}://{bucket}"
         if top not in self._buckets:
             self._buckets[top] = open_bucket(top)
+        import obstore  # it is there, since a bucket was opened
+        from obstore.exceptions import BaseError
+
         has_left_home()  # so that a child knows, where this is the first use
         try:
             return obstore.sign(self._buckets[top], "GET", unquote(path), _SIGNED_FOR)
