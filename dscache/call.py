@@ -156,7 +156,9 @@ class Call:
             from dscache.sources.file import path_of
 
             return Folder(path_of(address))
-        if scheme not in ("http", "https", "s3", "gs", "az"):
+        from dscache.sources.buckets import is_bucket
+
+        if scheme not in ("http", "https") and not is_bucket(address):
             raise UsageError(
                 f"{address!r} cannot be a registry",
                 hint="a folder, or a URL with https://, http://, s3://, gs:// or az://, can be one",
@@ -174,10 +176,9 @@ class Call:
     def means(self) -> Means:
         """What signed registries are read with."""
         from dscache.signing.reading import Means
-        from dscache.sources.small import read_small
 
         def read(url: str, limit: int) -> Answer:
-            return read_small(self.sources, url, limit=limit, policy=self.policy)
+            return self._read(url, "", limit)
 
         return Means(read, self.store, self.settings, self.emit)
 

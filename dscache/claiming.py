@@ -57,7 +57,7 @@ def claim_key(content: str, patterns: Sequence[str] = ()) -> str:
 
 def mark_done(depot: Depot, key: str) -> None:
     """Say that the remote has all that a claim is for."""
-    _write(depot, key, Claim(host_name(), os.getpid(), is_done=True))
+    _write(depot, key, _own(is_done=True))
 
 
 class Claims:
@@ -129,7 +129,7 @@ class Claims:
         """None if the claim is this call's now, or nobody needs it; else whose it is."""
         found = depot.read(key, _MOST)
         if found is None:
-            if not _create(depot, key):
+            if not depot.create(key, _encoded(_own())):
                 return depot.read(key, _MOST) or Stored(b"", "")
             self._held[key] = Renewal(depot, key)
             return None
@@ -137,7 +137,7 @@ class Claims:
         return None if claim and claim.is_done else found
 
     def _take_over(self, depot: Depot, key: str, found: Stored) -> bool:
-        if not depot.replace(key, _encoded(Claim(host_name(), os.getpid())), found.version):
+        if not depot.replace(key, _encoded(_own()), found.version):
             return False
         self._held[key] = Renewal(depot, key)
         return True
@@ -165,7 +165,7 @@ class Renewal:
             except Empty:
                 beat += 1
                 with suppress(DscacheError):  # the next time it may work
-                    _write(self._depot, self._key, Claim(host_name(), os.getpid(), beat=beat))
+                    _write(self._depot, self._key, _own(beat=beat))
             else:
                 return
 
@@ -195,8 +195,8 @@ def _key_of(wish: Wish) -> str:
     return claim_key(wish.dataset.content, wish.patterns)
 
 
-def _create(depot: Depot, key: str) -> bool:
-    return depot.create(key, _encoded(Claim(host_name(), os.getpid())))
+def _own(*, is_done: bool = False, beat: int = 0) -> Claim:
+    return Claim(host_name(), os.getpid(), is_done, beat)
 
 
 def _write(depot: Depot, key: str, claim: Claim) -> None:
