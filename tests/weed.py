@@ -133,18 +133,26 @@ class Weed:
             self._process.send_signal(signal.SIGCONT)
 
     def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
-        """The S3 side answers before it can list its buckets, so that is asked for."""
+        """The S3 side answers before it can list its buckets, and lists before it can read."""
         deadline = time.monotonic() + _PATIENCE
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
-                self.client().list_buckets()
+                self._read_a_little()
             except Exception:  # noqa: BLE001 - whatever a server in the making says
                 time.sleep(0.05)
             else:
                 return
         said = (self._folder / "output.txt").read_text("utf-8", "replace")
         raise RuntimeError(f"SeaweedFS does not serve {self.url}: {said[-2000:]}")
+
+    def _read_a_little(self) -> None:
+        """One object of each bucket, where there are any."""
+        client = self.client()
+        for bucket in client.list_buckets()["Buckets"]:
+            listed = client.list_objects_v2(Bucket=bucket["Name"], MaxKeys=1)
+            for found in listed.get("Contents", []):
+                client.get_object(Bucket=bucket["Name"], Key=found["Key"])["Body"].read()
 
 
 @contextmanager
