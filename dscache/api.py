@@ -53,6 +53,8 @@ def retrieve(
     unpack: str | None = None,
     into: StrPath | None = None,
     link: str = "auto",
+    force: bool = False,
+    offline: bool | None = None,
     keep_archives: bool | None = None,
     progress: Emit | None = None,
     cache: Cache | None = None,
@@ -65,6 +67,8 @@ def retrieve(
         unpack=unpack,
         into=into,
         link=link,
+        force=force,
+        offline=offline,
         keep_archives=keep_archives,
         progress=progress,
     )

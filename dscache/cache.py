@@ -164,6 +164,8 @@ class Cache(Declaring):
         unpack: str | None = None,
         into: StrPath | None = None,
         link: str | None = "auto",
+        force: bool = False,
+        offline: bool | None = None,
         keep_archives: bool | None = None,
         progress: Emit | None = None,
     ) -> Path:
@@ -174,7 +176,7 @@ class Cache(Declaring):
             fname: name of the file; default: from the URL.
             unpack: how to unpack it: "tar", "zip", "gzip", "bzip2", "xz", "zstd", or "auto", which
                 goes by the name and the first bytes; default: it is used as it is.
-            into, link, keep_archives, progress: as for `fetch`.
+            into, link, force, offline, keep_archives, progress: as for `fetch`.
 
         Raises:
             As `fetch`.
@@ -182,6 +184,8 @@ class Cache(Declaring):
         options: FetchOptions = {
             "into": into,
             "link": link,
+            "force": force,
+            "offline": offline,
             "keep_archives": keep_archives,
             "progress": progress,
         }

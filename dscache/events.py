@@ -93,6 +93,10 @@ class Notice(msgspec.Struct, frozen=True):
     message: str
 
 
+class Placed(Notice, frozen=True):
+    """How the files of a dataset came into the user's folder."""
+
+
 Event = (
     Planned
     | Started

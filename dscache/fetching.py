@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dscache import view
 from dscache.call import Call
 from dscache.errors import DscacheError, StorageError
-from dscache.events import Notice
+from dscache.events import Notice, Placed
 from dscache.hits import is_listed, view_of
 from dscache.layers import standing
 from dscache.model import Reference
@@ -133,7 +133,7 @@ def _placed(call: Call, store: Store, wish: Wish, found: Fetched, target: view.T
         return wish.failed(error)
     copied = f": {show_size(placed.copied)} were copied" if placed.copied else ""
     why = f" ({placed.why})" if placed.why else ""
-    call.emit(Notice(f"{wish.dataset.name}: placed in {folder} by {placed.mode}{why}{copied}"))
+    call.emit(Placed(f"{wish.dataset.name}: placed in {folder} by {placed.mode}{why}{copied}"))
     if store is call.store and placed.mode in _ROOTS:
         try:
             call.store.roots.register(needs(_ROOTS[placed.mode], folder, [wish.dataset.mark]))

@@ -61,9 +61,10 @@ class Weed:
             "AWS_ENDPOINT_URL": self.url,
         }
 
-    def client(self) -> Any:
+    def client(self, patience: float = _PATIENCE) -> Any:
         """boto3, which knows nothing of us, as one who may do everything."""
         boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+        config = pytest.importorskip("botocore.config").Config(read_timeout=patience)
         key, secret = _ADMIN
         return boto3.client(
             "s3",
@@ -72,6 +73,7 @@ class Weed:
             aws_secret_access_key=secret,
             region_name=_REGION,
             verify=False,
+            config=config,
         )
 
     def bucket(self) -> str:
@@ -148,7 +150,7 @@ class Weed:
 
     def _read_a_little(self) -> None:
         """One object of each bucket, where there are any."""
-        client = self.client()
+        client = self.client(patience=3)
         for bucket in client.list_buckets()["Buckets"]:
             listed = client.list_objects_v2(Bucket=bucket["Name"], MaxKeys=1)
             for found in listed.get("Contents", []):

@@ -72,8 +72,9 @@ def place(
 ) -> Placed:
     """Put the items of a view into `folder`, below or equal to the target's.
 
-    What has the right content already stays, but for a link to the cache where another mode than
-    that is asked for by name. Interrupted and called again, it goes on.
+    What has the right content already stays, but where a mode is asked for by name: then a link to
+    the cache of another mode gives way, and with `force` a copy. Interrupted and called again, it
+    goes on.
 
     Args:
         target: what the user wants.
@@ -98,7 +99,7 @@ def place(
         room = look(folder, items, folders)
         _make_room(folder, items, room, target.force)
         _make_folders(folder, folders, room)
-        placing = _Placing(target.mode, folder, view)
+        placing = _Placing(target, folder, view)
         found = chain(room.found, repeat(ABSENT))
         for item, code in zip(_told(items, folder, total, emit), found, strict=False):
             if item.kind != "folder":
@@ -109,10 +110,11 @@ def place(
 class _Placing:
     """Items on their way into the folder, and by which ways they came."""
 
-    def __init__(self, mode: str, folder: str, view: str) -> None:
-        self._mode = mode
+    def __init__(self, target: Target, folder: str, view: str) -> None:
+        self._mode = target.mode
+        self._force = target.force
         self._folder = folder
-        modes = _MODES if mode == "auto" else (mode,)
+        modes = _MODES if target.mode == "auto" else (target.mode,)
         # A symbolic link shows the view, with its real names; a hard link must be to the bytes.
         self._ways = Ways(modes, lambda item: f"{view}/{item.path}")
         self._used: set[str] = set()
@@ -167,8 +169,10 @@ class _Placing:
         return Placed(weakest, self._copied, why)
 
     def _suits(self, standing: str) -> bool:
-        """True if what stands there may stay. A copy is the user's own and always does."""
-        return self._mode == "auto" or standing in ("copy", "link", self._mode)
+        """True if what stands there may stay. A copy is the user's own, and goes by force only."""
+        if standing == "copy" and not self._force:
+            return True
+        return self._mode == "auto" or standing in ("link", self._mode)
 
     def _note(self, item: Item, mode: str) -> None:
         self._used.add(mode)
