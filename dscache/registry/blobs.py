@@ -21,9 +21,9 @@ _CHUNK = 8 << 20
 _FILE = re.compile(r"blobs/sha256/([0-9a-f]{2})/([0-9a-f]{62})")
 
 
-def file(sha256: str) -> str:
-    """Where the bytes are, relative to the registry."""
-    return f"{FOLDER}/sha256/{sha256[:2]}/{sha256[2:]}"
+def file(hex_digest: str, algorithm: str = "sha256") -> str:
+    """Where the bytes are, relative to the registry, or to a remote."""
+    return f"{FOLDER}/{algorithm}/{hex_digest[:2]}/{hex_digest[2:]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from dscache.digest import Digest
 from dscache.events import Emit, Notice
 from dscache.model import Artifact
+from dscache.registry import blobs
 from dscache.sources.exchange import Failure, Trouble
 
 #: Answers that tell of one file only.
@@ -20,7 +21,7 @@ _MISSING = frozenset({404, 410})
 
 def remote_key(digest: Digest) -> str:
     """Where the remote has the file of a digest; for sha256 that is as in a registry's blobs."""
-    return f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex[2:]}"
+    return blobs.file(digest.hex, digest.algorithm)
 
 
 class Remote:
