@@ -25,7 +25,7 @@ import pytest
 
 import dscache
 from dscache.cache import Cache
-from tests.children import forked, running
+from tests.children import forked, interpreter, running
 from tests.making import Shelf, artifact, content, md5
 from tests.origin import Drip, Late, Site, origin
 from tests.stores import faults_of, files_below
@@ -204,6 +204,23 @@ def test_of_32_processes_one_downloads(home: Path, site: Site) -> None:
     # Small files share the lock of their fetch; only those that are large, or of unknown size,
     # have one of their own.
     assert len(list((home / "cache/locks").glob("*.lock"))) == 1 + len(LARGE) + len(WEAK)
+
+
+@pytest.mark.usefixtures("shelf")
+@pytest.mark.parametrize("count", [8, pytest.param(64, marks=pytest.mark.soak)])
+def test_of_commands_that_begin_at_once_one_downloads(home: Path, site: Site, count: int) -> None:
+    site.fault("*", Late(count / 16))  # none is done before the others have begun
+    command = ("-m", "dscache", "fetch", "all", "huge", "--json")
+    with ExitStack() as stack:
+        started = [stack.enter_context(interpreter(*command)) for _ in range(count)]
+        said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * count, said
+    results = [result for out, _ in said for result in json.loads(out)]
+    assert len({result["path"] for result in results}) == 2
+    contents = LITTLE | LARGE | WEAK | {"huge.bin": HUGE}
+    assert [site.sent(f"/{name}") for name in contents] == [*map(len, contents.values())]
+    assert sum(result["bytes_downloaded"] for result in results) == sum(map(len, contents.values()))
+    assert faults_of(home / "cache") == []
 
 
 @pytest.mark.usefixtures("shelf")

@@ -187,15 +187,20 @@ class Site:
 
 @contextmanager
 def origin(
-    files: Mapping[str, bytes], *, tls: tuple[Path, Path] | None = None, rate: float = 0.0
+    files: Mapping[str, bytes],
+    *,
+    tls: tuple[Path, Path] | None = None,
+    rate: float = 0.0,
+    address: str = "127.0.0.1",
 ) -> Iterator[Site]:
-    """An origin on a free port of 127.0.0.1; `tls` (certificate and key) makes it https.
+    """An origin on a free port; `tls` (certificate and key) makes it https.
 
     `rate` is what all of its connections have together, in bytes per second; 0 is no limit.
+    `address` is one of this machine.
     """
     site = Site(files, rate)
-    listener = _Listener(site, tls)
-    site.base = f"{'https' if tls else 'http'}://127.0.0.1:{listener.server_address[1]}"
+    listener = _Listener(site, tls, address)
+    site.base = f"{'https' if tls else 'http'}://{address}:{listener.server_address[1]}"
     accepting = threading.Thread(target=listener.serve_forever, args=(0.02,), name="origin")
     accepting.start()
     try:
@@ -213,8 +218,8 @@ class _Listener(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     request_queue_size = 256
 
-    def __init__(self, site: Site, tls: tuple[Path, Path] | None) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, site: Site, tls: tuple[Path, Path] | None, address: str) -> None:
+        super().__init__((address, 0), _Connection)
         self.site = site
         self.numbers: dict[socket.socket, int] = {}
         self._accepted = 0
