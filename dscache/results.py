@@ -11,6 +11,22 @@ from dscache.model import Dataset
 from dscache.store.counters import Counts
 
 
+class _Readable:
+    """A result that is read as a sheet, where Python shows it and in a notebook."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        from dscache.sheets import sheet_of  # late: most results are never shown
+
+        return sheet_of(self).text()
+
+    def _repr_html_(self) -> str:
+        from dscache.sheets import sheet_of
+
+        return sheet_of(self).html()
+
+
 class Fetched(msgspec.Struct, frozen=True):
     """The outcome for one name of a fetch.
 
@@ -45,6 +61,27 @@ class Fetched(msgspec.Struct, frozen=True):
         return self.path
 
 
+class FileOf(msgspec.Struct, frozen=True):
+    """One file of a dataset. `size` is None where nobody knows it yet."""
+
+    path: str
+    size: int | None
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """The files of one version of a dataset, by path.
+
+    Attributes:
+        folder: where they stand; None where some are not in the cache.
+    """
+
+    name: str
+    version: str
+    registry: str
+    folder: Path | None
+    files: tuple[FileOf, ...]
+
+
 class Cached(msgspec.Struct, frozen=True):
     """One dataset in the cache. `last_used` is in seconds since 1970."""
 
@@ -58,7 +95,12 @@ class Cached(msgspec.Struct, frozen=True):
 
 
 class Available(msgspec.Struct, frozen=True):
-    """One dataset that a registry offers. `size` is None where the registry does not know it."""
+    """One dataset that a registry offers, in its current version.
+
+    Attributes:
+        size: None where the registry does not know it.
+        versions: all that the registry lists, the current one among them.
+    """
 
     name: str
     version: str
@@ -66,6 +108,7 @@ class Available(msgspec.Struct, frozen=True):
     size: int | None
     summary: str
     cached: bool
+    versions: tuple[str, ...] = ()
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -94,7 +137,7 @@ class Kept(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(_Readable, msgspec.Struct, frozen=True):
     """What pruning removes, or has removed.
 
     Attributes:
@@ -115,7 +158,7 @@ class Damage(msgspec.Struct, frozen=True):
     problem: str
 
 
-class Verified(msgspec.Struct, frozen=True):
+class Verified(_Readable, msgspec.Struct, frozen=True):
     """How many files and views were looked at, how many are right now, and which are not.
 
     Attributes:
@@ -129,7 +172,7 @@ class Verified(msgspec.Struct, frozen=True):
     repaired: tuple[Damage, ...] = ()
 
 
-class Info(msgspec.Struct, frozen=True):
+class Info(_Readable, msgspec.Struct, frozen=True):
     """All that is known of one dataset.
 
     Attributes:
@@ -171,7 +214,7 @@ class Group(msgspec.Struct, frozen=True):
     datasets: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(_Readable, msgspec.Struct, frozen=True):
     """What the cache takes.
 
     Attributes:
@@ -226,7 +269,7 @@ class Change(msgspec.Struct, frozen=True):
     after: str | None
 
 
-class Relocked(msgspec.Struct, frozen=True):
+class Relocked(_Readable, msgspec.Struct, frozen=True):
     """A project's lock file, and what has changed in it."""
 
     path: str
@@ -275,7 +318,7 @@ class PublishedChange(msgspec.Struct, frozen=True):
     new: bool = True
 
 
-class Publication(msgspec.Struct, frozen=True):
+class Publication(_Readable, msgspec.Struct, frozen=True):
     """What publishing puts at a destination, or has put there.
 
     Attributes:
@@ -310,7 +353,7 @@ class Check(msgspec.Struct, frozen=True):
     code: int = 0
 
 
-class Diagnosis(msgspec.Struct, frozen=True):
+class Diagnosis(_Readable, msgspec.Struct, frozen=True):
     """All that `doctor` found out. `code` is that of the first failure."""
 
     checks: tuple[Check, ...]

@@ -41,8 +41,12 @@ _COMMANDS = {
     "sync": "projects",
     "registry": "registries",
     "remote": "remote",
+    "warm": "warm",
+    "completion": "completion",
 }
 _INTERRUPTED, _TERMINATED = 130, 143
+#: Set by the script of a shell that wants to know how a line may go on.
+_COMPLETING = "_DSCACHE_COMPLETE"
 
 
 class _Commands(click.Group):
@@ -72,9 +76,11 @@ class _Terminated(BaseException):
 def main() -> None:
     """Run the command of `sys.argv` and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if _COMPLETING in os.environ:
+        import_module("dscache.cli.completion").register()
     as_json = "--json" in sys.argv
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, complete_var=_COMPLETING)
     except DscacheError as error:
         say.failure(error, as_json=as_json)
         code = error.code

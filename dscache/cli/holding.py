@@ -9,12 +9,21 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from dscache.cache import FetchOptions
 from dscache.cli import say
-from dscache.cli.options import cache, common, complete_available, complete_cached
+from dscache.cli.options import (
+    cache,
+    common,
+    complete_available,
+    complete_cached,
+    complete_pinned,
+)
 from dscache.errors import UsageError
 from dscache.results import Cached, Fetched
+
+_HAS_COMMAND = "dscache.run"
 
 
 class _WithCommand(click.Command):
@@ -23,13 +32,19 @@ class _WithCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.obj = args[at + 1 :]
+        ctx.meta[_HAS_COMMAND] = at < len(args)
         return super().parse_args(ctx, args[:at])
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Datasets; behind the `--` files."""
+    if ctx.meta.get(_HAS_COMMAND):
+        return [CompletionItem(incomplete, type="file")]
+    return complete_available(ctx, param, incomplete)
+
+
 @click.command(cls=_WithCommand, options_metavar="[OPTIONS]")
-@click.argument(
-    "names", metavar="NAME... -- COMMAND...", nargs=-1, shell_complete=complete_available
-)
+@click.argument("names", metavar="NAME... -- COMMAND...", nargs=-1, shell_complete=_complete)
 @click.option("--cache-dir", metavar="DIR", help="The cache folder (default: as configured).")
 @click.option("-j", "--jobs", metavar="N", help="Connections in all.")
 @click.option("--limit-rate", metavar="RATE", help="Bytes per second, such as 20MB.")
@@ -103,7 +118,7 @@ def pin(name: str, cache_dir: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", shell_complete=complete_cached)
+@click.argument("name", shell_complete=complete_pinned)
 @common
 def unpin(name: str, cache_dir: str | None, as_json: bool) -> None:
     """Let a dataset go with the next prune that wants it."""

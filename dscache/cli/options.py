@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,8 +12,10 @@ from click.shell_completion import CompletionItem
 from dscache import settings
 from dscache.cache import Cache, FetchOptions
 from dscache.errors import DscacheError
+from dscache.events import Event
 from dscache.settings import LINK_MODES
 
+Answer = TypeVar("Answer")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -21,9 +23,19 @@ def common(function: Function) -> Function:
     """`--cache-dir` and `--json`, which every command takes."""
     function = click.option("--json", "as_json", is_flag=True, help="One JSON document.")(function)
     where = click.option(
-        "--cache-dir", metavar="DIR", help="The cache folder (default: as configured)."
+        "--cache-dir",
+        metavar="DIR",
+        help="The cache folder (default: as configured).",
+        shell_complete=complete_folder,
     )
     return where(function)
+
+
+def complete_folder(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Folders, which the shell knows best."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
 class Downloading(NamedTuple):
@@ -68,7 +80,12 @@ def transfer(function: Callable[..., int]) -> Callable[..., int]:
 
 
 _TRANSFER = (
-    click.option("--into", metavar="DIR", help="Put the files into this folder as well."),
+    click.option(
+        "--into",
+        metavar="DIR",
+        help="Put the files into this folder as well.",
+        shell_complete=complete_folder,
+    ),
     click.option(
         "--link", type=click.Choice(LINK_MODES), help="How files get into DIR (default: auto)."
     ),
@@ -91,26 +108,88 @@ def cache(cache_dir: str | None, **arguments: Any) -> Cache:
 
 
 def complete_available(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of datasets, for the shell's completion."""
-    try:
-        found = Cache(settings=settings.load(offline=True)).available(progress=lambda _event: None)
-    except DscacheError:
-        return []  # a shell that completes is no place for errors
-    return [
-        CompletionItem(each.name, help=each.summary)
-        for each in found
-        if each.name.startswith(incomplete)
+    """Names of datasets that can be had, for the shell's completion."""
+    offers = [Offer.of(name) for name in _quietly(lambda: _asked(ctx).names())]
+    offers += [
+        Offer(each.registry, each.name, each.versions, each.summary)
+        for each in _quietly(lambda: _asked(ctx).available(progress=_silent))
     ]
+    return completed(offers, incomplete)
 
 
 def complete_cached(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of datasets in the cache."""
+    return completed(map(Offer.of, _quietly(lambda: _asked(ctx).names())), incomplete)
+
+
+def complete_pinned(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of datasets that are pinned."""
+    names = _quietly(lambda: _asked(ctx).names(pinned=True))
+    return completed(map(Offer.of, names), incomplete)
+
+
+def complete_wanted(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of datasets in the cache, for the shell's completion."""
+    """Names of datasets that the project asks for."""
+    names = _quietly(lambda: sorted(settings.load().datasets))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class Offer(NamedTuple):
+    """A dataset whose name may be meant."""
+
+    registry: str
+    name: str
+    versions: tuple[str, ...]
+    summary: str = ""
+
+    @classmethod
+    def of(cls, full_name: str) -> Offer:
+        """The one version that a full name says."""
+        rest, _, version = full_name.partition("@")
+        registry, _, name = rest.partition("/")
+        return cls(registry, name, (version,))
+
+
+def completed(offers: Iterable[Offer], incomplete: str) -> list[CompletionItem]:
+    """What a word may become: bare names; versions after an `@`; names with their registry where
+    that was begun.
+    """
+    found = list(offers)
+    said, at, _ = incomplete.partition("@")
+    if at:
+        meant = [each for each in found if said in (each.name, f"{each.registry}/{each.name}")]
+        texts = {f"{said}@{version}": each for each in meant for version in each.versions}
+    else:
+        texts = {each.name: each for each in found if each.name.startswith(said)} or {
+            f"{each.registry}/{each.name}": each for each in found
+        }
+    return [
+        CompletionItem(text, help=" ".join(each.summary.split()))
+        for text, each in sorted(texts.items())
+        if text.startswith(incomplete)
+    ]
+
+
+def _asked(ctx: click.Context) -> Cache:
+    """The cache that the line so far speaks of; nothing is downloaded for a completion."""
+    return cache(ctx.params.get("cache_dir"), offline=True)
+
+
+def _quietly(ask: Callable[[], list[Answer]]) -> list[Answer]:
+    """What is found; nothing where that fails: a shell that completes is no place for errors."""
     try:
-        found = Cache().cached()
-    except DscacheError:
-        return []  # as above
-    return [CompletionItem(each.name) for each in found if each.name.startswith(incomplete)]
+        return ask()
+    except (DscacheError, OSError):
+        return []
+
+
+def _silent(_event: Event) -> None:
+    pass

@@ -7,7 +7,14 @@ import click
 from dscache.cache import FetchOptions
 from dscache.cli import say
 from dscache.cli.datasets import report
-from dscache.cli.options import Downloading, cache, common, complete_available, transfer
+from dscache.cli.options import (
+    Downloading,
+    cache,
+    common,
+    complete_available,
+    complete_wanted,
+    transfer,
+)
 from dscache.results import Change, Relocked
 
 
@@ -22,7 +29,7 @@ def add(names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_wanted)
 @common
 def remove(names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> None:
     """Take datasets out of the project and its lock; what was fetched stays in the cache."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from dscache.quantities import show_size
+from dscache.sheets import Table, aligned
 
 _BAR = 24
 
@@ -19,14 +20,9 @@ def columns(
     """A table on stdout; the last column is cut at the width of the terminal."""
     if not rows:
         return
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    table = Table("", tuple(heads), tuple(map(tuple, rows)), tuple(right))
     room = shutil.get_terminal_size((100, 24)).columns if _is_terminal() else None
-    for number, row in enumerate((heads, *rows)):
-        cells = [
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        line = "  ".join(cells).rstrip()
+    for number, line in enumerate(aligned(table, len(rows))):
         shown = line if room is None or len(line) <= room else f"{line[: room - 1]}…"
         click.echo(click.style(shown, bold=True) if number == 0 else shown)
 
