@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from dscache.api import fetch, fetch_many, path, retrieve
     from dscache.cache import Cache
     from dscache.downloader import ParallelDownloader
+    from dscache.progress import bars
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cache",
     "ParallelDownloader",
+    "bars",
     "errors",
     "events",
     "fetch",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     "Cache": "dscache.cache",
     "ParallelDownloader": "dscache.downloader",
+    "bars": "dscache.progress",
     "fetch": "dscache.api",
     "fetch_many": "dscache.api",
     "path": "dscache.api",

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
-from dscache.cache import Cache, FetchOptions, Patterns
-from dscache.events import Emit
+from dscache.asking import Patterns
+from dscache.cache import Cache, FetchOptions
+from dscache.events import Progress
 from dscache.keeping import StrPath
 
 
@@ -21,7 +22,7 @@ def fetch(
     refresh: bool = False,
     offline: bool | None = None,
     keep_archives: bool | None = None,
-    progress: Emit | None = None,
+    progress: Progress | None = None,
     cache: Cache | None = None,
 ) -> Path:
     """The path of a dataset, downloaded and verified if it is not here yet; see `Cache.fetch`."""
@@ -51,12 +52,13 @@ def retrieve(
     *,
     fname: str | None = None,
     unpack: str | None = None,
+    files: Patterns | None = None,
     into: StrPath | None = None,
     link: str = "auto",
     force: bool = False,
     offline: bool | None = None,
     keep_archives: bool | None = None,
-    progress: Emit | None = None,
+    progress: Progress | None = None,
     cache: Cache | None = None,
 ) -> Path:
     """The path of one file by its URL; see `Cache.retrieve`."""
@@ -65,6 +67,7 @@ def retrieve(
         known_hash,
         fname=fname,
         unpack=unpack,
+        files=files,
         into=into,
         link=link,
         force=force,

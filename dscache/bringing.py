@@ -20,7 +20,7 @@ from dscache.digest import Digest
 from dscache.errors import DscacheError, ManualDownload
 from dscache.events import Notice, Planned, Waiting
 from dscache.hits import hit
-from dscache.model import Artifact, Dataset
+from dscache.model import RETRIEVED, Artifact, Dataset
 from dscache.pushing import push_new
 from dscache.registry import manifest
 from dscache.results import Fetched
@@ -130,6 +130,8 @@ class Bringing:
             self._lease.release()
 
     def _tell(self, dataset: Dataset) -> None:
+        if dataset.registry == RETRIEVED:  # its other contents are the same bytes, unpacked or not
+            return
         name = str(dataset.reference)
         others = self._store.records.contents(dataset)
         if others and dataset.content[:8] not in others:

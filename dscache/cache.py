@@ -7,24 +7,27 @@ hit does not need are imported where they are called, since importing is most of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from dscache.asking import Patterns, patterns_of
 from dscache.call import Call, folder_of
 from dscache.declaring import Declaring
 from dscache.errors import DscacheError, NotCached
-from dscache.events import Emit, to_log
+from dscache.events import Progress
 from dscache.fetching import fetch
 from dscache.keeping import StrPath
 from dscache.layers import standing
-from dscache.model import Reference
-from dscache.results import AddedRegistry, Available, Fetched, Info, RegistryInUse
+from dscache.model import Dataset, Reference
+from dscache.results import Fetched
 from dscache.view import Target
 from dscache.wishes import Wish
 
-Patterns = str | Iterable[str]
+#: What to call it in an error, and how it is found.
+_Asked = tuple[str, Callable[[Call], Dataset]]
 
 
 class FetchOptions(TypedDict, total=False):
@@ -37,7 +40,7 @@ class FetchOptions(TypedDict, total=False):
     refresh: bool
     offline: bool | None
     keep_archives: bool | None
-    progress: Emit | None
+    progress: Progress | None
 
 
 class Cache(Declaring):
@@ -60,7 +63,7 @@ class Cache(Declaring):
         refresh: bool = False,
         offline: bool | None = None,
         keep_archives: bool | None = None,
-        progress: Emit | None = None,
+        progress: Progress | None = None,
     ) -> Path:
         """The path of a dataset, downloaded and verified if it is not here yet.
 
@@ -74,7 +77,8 @@ class Cache(Declaring):
             offline: use no network; default: as configured.
             keep_archives: keep archives in the cache once they are unpacked; default: as
                 configured.
-            progress: called with each event of `dscache.events`; default: notices are logged.
+            progress: True shows it, in a notebook or on a terminal (`dscache.bars`); a function is
+                called with each event of `dscache.events`; default: notices are logged.
 
         Returns:
             The file, for a dataset of one; else the folder. Never change what it holds.
@@ -100,7 +104,7 @@ class Cache(Declaring):
             "progress": progress,
         }
         with self._call(options) as call:
-            wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
+            wish = Wish(call.lookup.find(Reference.parse(name)), patterns_of(files))
             return fetch(call, [wish], _target(options))[wish].unwrap()
 
     def fetch_many(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> dict[str, Path]:
@@ -110,12 +114,13 @@ class Cache(Declaring):
         all the same, and the first error is raised at the end.
         """
         wanted = list(dict.fromkeys(names))
-        results = self._fetch(wanted, _target(options, separate=True), options)
+        results = self._fetch(map(_by_name, wanted), _target(options, separate=True), options)
         return {name: found.unwrap() for name, found in zip(wanted, results, strict=True)}
 
     def fetch_all(self, names: Sequence[str], **options: Unpack[FetchOptions]) -> list[Fetched]:
         """As `fetch_many`, with all there is to say on each name; errors stand in the results."""
-        return self._fetch(names, _target(options, separate=len(names) > 1), options)
+        target = _target(options, separate=len(names) > 1)
+        return self._fetch(map(_by_name, names), target, options)
 
     def sync(self, *, locked: bool = False, **options: Unpack[FetchOptions]) -> list[Fetched]:
         """Bring all that the project of the current folder has locked; errors stand in the results.
@@ -150,7 +155,7 @@ class Cache(Declaring):
             with self._call(options) as call:
                 call.lease = lease
                 wish = Wish(
-                    call.lookup.find(Reference.parse(name)), _patterns(options.get("files"))
+                    call.lookup.find(Reference.parse(name)), patterns_of(options.get("files"))
                 )
                 path = fetch(call, [wish], _target(options))[wish].unwrap()
             yield path
@@ -162,12 +167,13 @@ class Cache(Declaring):
         *,
         fname: str | None = None,
         unpack: str | None = None,
+        files: Patterns | None = None,
         into: StrPath | None = None,
         link: str | None = "auto",
         force: bool = False,
         offline: bool | None = None,
         keep_archives: bool | None = None,
-        progress: Emit | None = None,
+        progress: Progress | None = None,
     ) -> Path:
         """The path of one file by its URL, downloaded and verified if it is not here yet.
 
@@ -176,12 +182,13 @@ class Cache(Declaring):
             fname: name of the file; default: from the URL.
             unpack: how to unpack it: "tar", "zip", "gzip", "bzip2", "xz", "zstd", or "auto", which
                 goes by the name and the first bytes; default: it is used as it is.
-            into, link, force, offline, keep_archives, progress: as for `fetch`.
+            files, into, link, force, offline, keep_archives, progress: as for `fetch`.
 
         Raises:
             As `fetch`.
         """
         options: FetchOptions = {
+            "files": files,
             "into": into,
             "link": link,
             "force": force,
@@ -205,10 +212,33 @@ class Cache(Declaring):
         from dscache import retrieving
 
         with self._call(options) as call:
-            wish = retrieving.wish(
+            dataset = retrieving.dataset_of(
                 url, known_hash, fname=fname, unpack=unpack or "", emit=call.emit
             )
+            wish = Wish(dataset, patterns_of(options.get("files")))
             return fetch(call, [wish], _target(options))[wish]
+
+    def retrieve_many(
+        self,
+        wanted: Iterable[tuple[str, str | None, str | None]],
+        **options: Unpack[FetchOptions],
+    ) -> list[Fetched]:
+        """`retrieve_all` for several URLs through one pool of connections.
+
+        Args:
+            wanted: of each the URL, the known hash and the file name (None: from the URL).
+
+        Returns:
+            One result for each, in their order; errors stand in the results.
+        """
+        from dscache import retrieving
+
+        def asked(url: str, known_hash: str | None, fname: str | None) -> _Asked:
+            return fname or url, lambda call: retrieving.dataset_of(
+                url, known_hash, fname=fname, unpack="", emit=call.emit
+            )
+
+        return self._fetch(starmap(asked, wanted), _target(options), options)
 
     def path(self, name: str, *, files: Patterns | None = None) -> Path:
         """Where a dataset stands; looks at the disk only, and downloads nothing.
@@ -222,7 +252,7 @@ class Cache(Declaring):
     def find(self, name: str, *, files: Patterns | None = None) -> Fetched:
         """As `path`, with all there is to say."""
         with self._call({"offline": True}) as call:
-            wish = Wish(call.lookup.find(Reference.parse(name)), _patterns(files))
+            wish = Wish(call.lookup.find(Reference.parse(name)), patterns_of(files))
             _, found = standing(call, wish)
         if found is None:
             raise NotCached(
@@ -232,7 +262,7 @@ class Cache(Declaring):
             )
         return found
 
-    def import_file(self, name: str, *files: StrPath, progress: Emit | None = None) -> Fetched:
+    def import_file(self, name: str, *files: StrPath, progress: Progress | None = None) -> Fetched:
         """Take files that a person has downloaded into the cache.
 
         Each file is matched to an artifact of the dataset by its hash, and neither moved nor
@@ -248,77 +278,18 @@ class Cache(Declaring):
             dataset = call.lookup.find(Reference.parse(name))
             return importing.take(call, dataset, [folder_of(file) for file in files])
 
-    def available(self, text: str = "", *, progress: Emit | None = None) -> list[Available]:
-        """The datasets that the registries offer; with `text`, those in which it occurs."""
-        from dscache import catalog
-
-        with self._call({"progress": progress}) as call:
-            return catalog.available(call, text)
-
-    def info(self, name: str, *, progress: Emit | None = None) -> Info:
-        """All that is known of a dataset; its bytes are not needed."""
-        from dscache import catalog
-
-        with self._call({"progress": progress}) as call:
-            return catalog.info(call, Reference.parse(name))
-
-    def export(self, name: str, *, progress: Emit | None = None) -> str:
-        """A dataset as a Pooch registry file: lines of name, hash and URL."""
-        from dscache import exporting
-
-        with self._call({"progress": progress}) as call:
-            return exporting.pooch_registry(call, Reference.parse(name))
-
-    def registries(self, *, progress: Emit | None = None) -> list[RegistryInUse]:
-        """The registries in use, in the order of look-up."""
-        from dscache import registries
-
-        with self._call({"progress": progress}) as call:
-            return registries.in_use(call)
-
-    def add_registry(
-        self, name: str, address: str, *, root: StrPath | None = None, progress: Emit | None = None
-    ) -> AddedRegistry:
-        """Write a registry into the user's configuration, once it is known to be one.
-
-        The root of a signed one is pinned: from then on nothing unsigned of it is believed.
-
-        Args:
-            root: file with its root, got from somebody you trust; default: the one that was pinned
-                for it, else the one that its server sends.
-
-        Raises:
-            UsageError: the name is malformed, or taken.
-            InvalidFile: there is no registry at the address, or no root in the file.
-            TransferError: the address cannot be read.
-            IntegrityError: it is not signed as the root wants it.
-        """
-        from dscache import registries
-
-        with self._call({"refresh": True, "progress": progress}) as call:
-            return registries.add(call, name, address, root)
-
-    def remove_registry(self, name: str) -> None:
-        """Take a registry out of the user's configuration; what was fetched from it stays.
-
-        Raises:
-            NotFound: there is none of that name.
-        """
-        from dscache import registries
-
-        with self._call({}) as call:
-            registries.remove(call, name)
-
     def _fetch(
-        self, names: Sequence[str], target: Target | None, options: FetchOptions
+        self,
+        wanted: Iterable[_Asked],
+        target: Target | None,
+        options: FetchOptions,
     ) -> list[Fetched]:
-        patterns = _patterns(options.get("files"))
+        patterns = patterns_of(options.get("files"))
         results: list[Fetched | Wish] = []
         with self._call(options) as call:
-            for name in names:
+            for name, find in wanted:
                 try:
-                    dataset = call.lookup.find(Reference.parse(name))
-                    results.append(Wish(dataset, patterns))
+                    results.append(Wish(find(call), patterns))
                 except DscacheError as error:
                     results.append(Fetched(name, error=error))
             wishes = [each for each in results if isinstance(each, Wish)]
@@ -333,7 +304,7 @@ class Cache(Declaring):
             found = found.override(registry_max_age=0)
         if options.get("keep_archives") is not None:
             found = found.override(keep_archives=options["keep_archives"])
-        return Call(found, options.get("progress") or to_log)
+        return Call(found, options.get("progress"))
 
 
 def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:
@@ -344,7 +315,5 @@ def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:
     return Target(folder_of(into), link, force, separate)
 
 
-def _patterns(files: Patterns | None) -> tuple[str, ...]:
-    if files is None:
-        return ()
-    return (files,) if isinstance(files, str) else tuple(files)
+def _by_name(name: str) -> _Asked:
+    return name, lambda call: call.lookup.find(Reference.parse(name))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dscache.errors import StorageError, UsageError
-from dscache.events import Emit, Notice, Waiting
+from dscache.events import Emit, Notice, Progress, Waiting, to_log
 from dscache.filesystem import READ_ONLY
 from dscache.model import Dataset
 from dscache.registry.lookup import Lookup, Project
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 class Call:
     """The parts of one call. Use it as a context manager."""
 
-    def __init__(self, settings: Settings, emit: Emit) -> None:
+    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
         self.settings = settings
-        self.emit = emit
+        self._watching = watching(progress)
+        self.emit = emit = self._watching.__enter__()  # which draws nothing yet
         self.store = Store(
             settings.cache_dir,
             durability=settings.durability,
@@ -59,6 +61,7 @@ class Call:
     ) -> None:
         if "sources" in self.__dict__:
             self.sources.close()
+        self._watching.__exit__(kind, error, trace)
 
     def holds(self, dataset: Dataset | Record) -> bool:
         """True if no prune takes a dataset, as long as the lease of this call lasts."""
@@ -186,6 +189,15 @@ class Call:
         from dscache.sources.small import read_small
 
         return read_small(self.sources, url, limit=limit, policy=self.policy, known=known)
+
+
+def watching(progress: Progress | None) -> AbstractContextManager[Emit]:
+    """What takes the events of a call, for what its caller said of progress."""
+    if progress is True:
+        from dscache.progress import bars  # late: a program that wants none need not load it
+
+        return bars()
+    return nullcontext(progress or to_log)
 
 
 def _followed(settings: Settings, emit: Emit) -> Project | None:

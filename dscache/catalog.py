@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from dscache import disk
 from dscache.call import Call
-from dscache.errors import NotCached
+from dscache.errors import NotCached, UsageError
 from dscache.layers import standing
 from dscache.model import Dataset, Reference
+from dscache.quantities import show_size
 from dscache.results import Available, Cached, Info
+from dscache.sheets import Sheet, Table
 from dscache.store import Record, Store
 from dscache.wishes import Wish
 
@@ -22,6 +26,32 @@ def cached(call: Call) -> list[Cached]:
     """The datasets in the cache, by registry and name."""
     pins = call.store.roots.pins()
     return [row(call.store, record, pins) for record in call.store.records.all()]
+
+
+def names(store: Store, *, pinned: bool = False) -> list[Reference]:
+    """The full names of the datasets that have a record, by registry and name; none is read."""
+    marks = store.roots.pins() if pinned else store.records.marks()
+    found = dict.fromkeys(mark.rpartition("+")[0] for mark in marks)
+    return sorted(filter(None, map(_reference, found)), key=str)
+
+
+def _reference(name: str) -> Reference | None:
+    try:
+        found = Reference.parse(name)
+    except UsageError:  # a file that somebody has put there
+        return None
+    return found if found.registry and found.version else None
+
+
+def outline(call: Call) -> Sheet:
+    """What can be said of a cache at once, however much is in it."""
+    found = names(call.store)
+    root = call.settings.cache_dir
+    facts = [("folder", root), ("datasets", f"{len(found):,}")]
+    with suppress(OSError):
+        facts.append(("free on its disk", show_size(disk.free_space(root))))
+    rows = tuple((str(each),) for each in found)
+    return Sheet("Cache", tuple(facts), (Table("datasets", ("dataset",), rows),) if rows else ())
 
 
 def row(store: Store, record: Record, pins: Container[str] | None = None) -> Cached:
@@ -42,13 +72,23 @@ def available(call: Call, text: str) -> list[Available]:
 
     A dataset that an earlier registry hides is listed too, since `registry/name` reaches it.
     """
-    here = {(record.registry, record.name, record.version) for record in call.store.records.all()}
+    here = {(each.registry, each.name, each.version) for each in names(call.store)}
     wanted = text.casefold()
     found = []
     for registry, name, row in call.lookup.available():
         if wanted in name or _says(row, wanted):
             known = (registry.name, name, row.version) in here
-            found.append(Available(name, row.version, registry.name, row.size, row.summary, known))
+            found.append(
+                Available(
+                    name,
+                    row.version,
+                    registry.name,
+                    row.size,
+                    row.summary,
+                    known,
+                    row.versions or (row.version,),
+                )
+            )
     return found
 
 

@@ -22,7 +22,7 @@ from dscache.call import Call
 from dscache.depots import Depot, Stored, open_depot
 from dscache.depots.asking import Interruptible
 from dscache.errors import DscacheError
-from dscache.events import Notice
+from dscache.events import Idle, Notice
 from dscache.sources.buckets import has_left_home, is_bucket
 from dscache.sources.exchange import Failure, Trouble
 from dscache.store.owner import host_name
@@ -96,6 +96,7 @@ class Claims:
             if time.monotonic() > end:
                 self._call.emit(Notice(f"{told} has not brought {wish.dataset.name} in time"))
                 return
+            self._call.emit(Idle())
             time.sleep(pause)
             pause = min(_LONGEST_LOOK, pause * 1.5)
 

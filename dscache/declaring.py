@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dscache.call import Call
-from dscache.events import Emit, to_log
-from dscache.keeping import Keeping
+from dscache.asking import Asking
+from dscache.events import Progress
 from dscache.results import Relocked
 
 
-class Declaring(Keeping):
+class Declaring(Asking):
     """The project of the current folder: its `dscache.toml` and its `dscache.lock`.
 
     A verb that raises has changed neither file.
     """
 
-    def add(self, *names: str, progress: Emit | None = None) -> Relocked:
+    def add(self, *names: str, progress: Progress | None = None) -> Relocked:
         """Ask for datasets in `dscache.toml`, made in the current folder if there is none; lock.
 
         Args:
@@ -34,7 +33,7 @@ class Declaring(Keeping):
         with self._asking_now(progress) as call:
             return projects.add(call, names)
 
-    def remove(self, *names: str, progress: Emit | None = None) -> Relocked:
+    def remove(self, *names: str, progress: Progress | None = None) -> Relocked:
         """Ask for datasets no longer. What was fetched stays, until a prune takes it.
 
         Raises:
@@ -46,7 +45,7 @@ class Declaring(Keeping):
         with self._asking_now(progress) as call:
             return projects.remove(call, names)
 
-    def lock(self, *, progress: Emit | None = None) -> Relocked:
+    def lock(self, *, progress: Progress | None = None) -> Relocked:
         """Ask the registries anew for all that `dscache.toml` says, and write `dscache.lock`.
 
         What a registry cannot say just now stays as it was locked, with a notice; so does what has
@@ -60,7 +59,3 @@ class Declaring(Keeping):
 
         with self._asking_now(progress) as call:
             return projects.lock(call)
-
-    def _asking_now(self, progress: Emit | None) -> Call:
-        """A call that asks remote registries now, whatever they said a moment ago."""
-        return Call(self.settings.override(registry_max_age=0), progress or to_log)

@@ -18,7 +18,10 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A file begins to arrive. `size` is None where nobody knows it; `done` bytes were kept."""
+    """A file begins to arrive, or its size is known now; `done` bytes were kept, or are here.
+
+    `size` is None where nobody knows it.
+    """
 
     key: str
     path: str
@@ -87,6 +90,14 @@ class Waiting(msgspec.Struct, frozen=True):
     holder: str
 
 
+class Idle(msgspec.Struct, frozen=True):
+    """The call waits for a server, the disk or another process; told again every few seconds.
+
+    What `progress` raises ends a call, and what has come is kept: with this event it is asked even
+    where nothing moves.
+    """
+
+
 class Notice(msgspec.Struct, frozen=True):
     """Something the user should know although the call goes on."""
 
@@ -108,9 +119,12 @@ Event = (
     | Retrying
     | Linked
     | Waiting
+    | Idle
     | Notice
 )
 Emit = Callable[[Event], None]
+#: What a caller says of progress: what takes the events; or True, to have it shown.
+Progress = Emit | bool
 
 
 def to_log(event: Event) -> None:

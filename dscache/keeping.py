@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 
 from dscache import settings
-from dscache.call import Call, folder_of
-from dscache.errors import UsageError
-from dscache.events import Emit, to_log
+from dscache.call import Call, folder_of, watching
+from dscache.errors import DscacheError, UsageError
+from dscache.events import Progress
 from dscache.model import Reference
 from dscache.quantities import parse_duration, parse_size
 from dscache.results import (
@@ -37,7 +37,20 @@ class Keeping:
         self._settings = settings
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.root!r})"
+        try:
+            return f"{type(self).__name__}({self.root!r})"
+        except DscacheError as error:  # who looks at a value asks for no error
+            return f"{type(self).__name__}(<{error}>)"
+
+    def _repr_html_(self) -> str:
+        from dscache import catalog
+        from dscache.sheets import Sheet
+
+        try:
+            with self._open() as call:
+                return catalog.outline(call).html()
+        except (DscacheError, OSError) as error:
+            return Sheet(repr(self), (("cannot be read", str(error)),)).html()
 
     @property
     def root(self) -> str:
@@ -56,6 +69,16 @@ class Keeping:
 
         with self._open() as call:
             return catalog.cached(call)
+
+    def names(self, *, pinned: bool = False) -> list[str]:
+        """The full names, `registry/name@version`, of what is in the cache, or pinned in it.
+
+        As quick as looking into folders, however large the cache is: nothing is read.
+        """
+        from dscache import catalog
+
+        with self._open() as call:
+            return [str(each) for each in catalog.names(call.store, pinned=pinned)]
 
     def plan_prune(
         self,
@@ -140,7 +163,7 @@ class Keeping:
         full: bool = False,
         repair: bool = False,
         limit_rate: str | int = 0,
-        progress: Emit | None = None,
+        progress: Progress | None = None,
     ) -> Verified:
         """Read what the cache holds, and compare it with what was stored, on all cores.
 
@@ -154,7 +177,8 @@ class Keeping:
             repair: bring damaged files again, and mend what was made of them. What was damaged
                 is kept in `quarantine/`.
             limit_rate: bytes that are read in a second, as `"200MB"`; 0 for no limit.
-            progress: called with each event of `dscache.events`; default: notices are logged.
+            progress: True shows it, in a notebook or on a terminal (`dscache.bars`); a function is
+                called with each event of `dscache.events`; default: notices are logged.
 
         Raises:
             NotCached: nothing of that name is in the cache.
@@ -184,7 +208,7 @@ class Keeping:
         with self._open() as call:
             return usage.usage(call, by)
 
-    def diagnose(self, *, peer: bool = False, progress: Emit | None = None) -> Diagnosis:
+    def diagnose(self, *, peer: bool = False, progress: Progress | None = None) -> Diagnosis:
         """Look at the cache folder, its filesystem, the configuration and the registries.
 
         Raises nothing for what is wrong: that stands in the result. A cache folder that is not
@@ -201,9 +225,10 @@ class Keeping:
         found, problems = (self._settings, []) if self._settings else salvaged()
         if self._root is not None:
             found = found.override(cache_dir=self._root)
-        return doctor.diagnose(found, problems, peer=peer, emit=progress or to_log)
+        with watching(progress) as emit:
+            return doctor.diagnose(found, problems, peer=peer, emit=emit)
 
-    def remote_status(self, *, progress: Emit | None = None) -> RemoteStatus:
+    def remote_status(self, *, progress: Progress | None = None) -> RemoteStatus:
         """Whether the remote answers, and takes files.
 
         Raises:
@@ -214,7 +239,7 @@ class Keeping:
         with self._open(progress) as call:
             return remotes.status(call)
 
-    def push(self, names: Iterable[str], *, progress: Emit | None = None) -> Pushed:
+    def push(self, names: Iterable[str], *, progress: Progress | None = None) -> Pushed:
         """Write cached datasets to the remote, in all cached versions where none is named.
 
         Raises:
@@ -249,7 +274,7 @@ class Keeping:
         with_blobs: bool = False,
         dry_run: bool = False,
         keys: str = "",
-        progress: Emit | None = None,
+        progress: Progress | None = None,
     ) -> Publication:
         """Publish a registry: put what is new in a folder where its readers find it.
 
@@ -263,7 +288,8 @@ class Keeping:
             dry_run: only say what would be done.
             keys: where the private keys of a signed registry are: a folder, or `keyring:`; default:
                 as configured.
-            progress: called with each event of `dscache.events`; default: notices are logged.
+            progress: True shows it, in a notebook or on a terminal (`dscache.bars`); a function is
+                called with each event of `dscache.events`; default: notices are logged.
 
         Raises:
             NotFound: there is no such folder.
@@ -283,6 +309,6 @@ class Keeping:
                 call, folder_of(folder), to, with_blobs=with_blobs, dry_run=dry_run, keys=keys
             )
 
-    def _open(self, progress: Emit | None = None) -> Call:
+    def _open(self, progress: Progress | None = None) -> Call:
         """A call with the settings in force now."""
-        return Call(self.settings, progress or to_log)
+        return Call(self.settings, progress)

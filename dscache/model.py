@@ -99,6 +99,9 @@ class Reference(msgspec.Struct, frozen=True):
         return cls(name, registry or None, version or None)
 
 
+#: The registry of what is retrieved by URL; its names say the hash of the bytes.
+RETRIEVED = "urls"
+
 _PLAIN_PART = (
     r"(?!(?i:con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(?:[./]|$))"
     r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]{0,254}"

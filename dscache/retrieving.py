@@ -10,16 +10,16 @@ import urllib.parse
 from dscache.digest import Digest
 from dscache.errors import UsageError
 from dscache.events import Emit, Notice
-from dscache.model import Artifact, Dataset, check_path, content_of
+from dscache.model import RETRIEVED, Artifact, Dataset, check_path, content_of
 from dscache.recipes import check_recipe
 from dscache.urls import file_name, recordable, redacted
-from dscache.wishes import Wish
 
-REGISTRY = "urls"
 _SCHEMES = ("https", "http", "ftp", "sftp", "doi", "file")
 
 
-def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, emit: Emit) -> Wish:
+def dataset_of(
+    url: str, known_hash: str | None, *, fname: str | None, unpack: str, emit: Emit
+) -> Dataset:
     """What to fetch for a URL.
 
     Raises:
@@ -39,7 +39,7 @@ def wish(url: str, known_hash: str | None, *, fname: str | None, unpack: str, em
     check_path(path)
     if unpack:
         check_recipe(path, unpack)
-    return Wish(as_dataset(Artifact(path=path, hash=digest, urls=(url,), unpack=unpack)))
+    return as_dataset(Artifact(path=path, hash=digest, urls=(url,), unpack=unpack))
 
 
 def as_dataset(artifact: Artifact) -> Dataset:
@@ -48,7 +48,7 @@ def as_dataset(artifact: Artifact) -> Dataset:
     What stands for its registry is the URL, as far as that may be written down.
     """
     return Dataset(
-        registry=REGISTRY,
+        registry=RETRIEVED,
         name=_name(artifact),
         version="1",
         content=content_of([artifact]),

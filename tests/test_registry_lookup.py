@@ -230,6 +230,14 @@ def test_aliases_that_lead_nowhere(room: Room, target: str) -> None:
             room.find(reference)
 
 
+def test_the_names_of_registries(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSCACHE_REGISTRIES", f"{room.shelf('itself').folder};{room.folder}/none")
+    room.use("https://192.0.2.1/registry", "far")
+    with room.lookup() as lookup:
+        names = ("itself", "far", "samples", "none", "penguins")
+        assert [lookup.has_registry(name) for name in names] == [True, True, True, False, False]
+
+
 def test_near_names(room: Room) -> None:
     with pytest.raises(NotFound) as failure:
         room.find("penguin")

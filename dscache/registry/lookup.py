@@ -165,6 +165,10 @@ class Lookup:
         """
         return self._registries.readable()
 
+    def has_registry(self, name: str) -> bool:
+        """True if a registry in use has that name, whether or not it can be read."""
+        return self._registries.has(name)
+
     def _candidates(self, reference: Reference) -> Iterator[Registry]:
         if reference.registry is None:
             yield from self._registries.in_order()

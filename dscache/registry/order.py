@@ -109,6 +109,18 @@ class Registries:
             registry=name,
         )
 
+    def has(self, name: str) -> bool:
+        """True if one has that name. Those that name themselves are read, if they can be."""
+        if any(given == name for given, _ in self._users) or name in _bundled_names():
+            return True
+        return any(self._names_itself(name, address) for given, address in self._users if not given)
+
+    def _names_itself(self, name: str, address: str) -> bool:
+        try:
+            return self._opened(None, address).name == name
+        except _UNREADABLE:
+            return False
+
     def leave_out(self, name: str, error: DscacheError) -> None:
         """Go on without a registry, aloud."""
         self._emit(Notice(f"registry {name} is left out: {error}"))
@@ -224,6 +236,11 @@ def bundled_folder() -> str:
     if os.path.isdir(installed):
         return installed
     return os.path.join(os.path.dirname(package), "registries")
+
+
+@lru_cache(maxsize=1)
+def _bundled_names() -> frozenset[str]:
+    return frozenset(each.name for each in bundled())
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
-from dscache.events import Emit, Notice, to_log
+from dscache.events import Emit, Idle, Notice, to_log
 from dscache.quantities import show_duration
 from dscache.store import exclusion
 from dscache.store.exclusion import Verdict
@@ -31,7 +31,7 @@ from dscache.store.markers import Markers, Release
 from dscache.store.owner import host_name
 
 #: How often those who wait look who holds the lock now, in seconds.
-_LOOK_AGAIN = 5.0
+_LOOK_AGAIN = 1.0
 _POLL = 0.05
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _NONE = "this filesystem has no locks"
@@ -88,6 +88,7 @@ class Locks:
         while (left := end - time.monotonic()) > 0:
             if (holder := self.holder(key)) != told:
                 on_wait(told := holder)
+            self._emit(Idle())
             if lock := self._acquire(key, min(left, _LOOK_AGAIN)):
                 return lock
         raise StorageError(

@@ -191,6 +191,11 @@ class Records:
             if record:
                 yield record
 
+    def marks(self) -> Iterator[str]:
+        """The mark of every record; none is read, so one may make no sense."""
+        start = len(self._layout.records) + 1
+        return (path[start : -len(".json")] for path in self._paths())
+
     def survey(
         self, known: Mapping[str, float] | None = None
     ) -> Iterator[tuple[str, float, Record | str]]:

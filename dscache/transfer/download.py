@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from dscache.digest import Sums
-from dscache.events import Emit, Notice, Retrying
+from dscache.events import Emit, Notice, Retrying, Started
 from dscache.model import Artifact
 from dscache.quantities import show_size
 from dscache.sources.encoding import GZIP, unzipped
@@ -103,6 +103,7 @@ class Download:
         self._blame = Blame()
         self._mixed = self.kept > 0  # the bytes may not fit together
         self._has_started_over = False
+        self._told: int | None = None  # size that the watcher knows of, where the source says it
         self._position = 0  # of the lead
         self._until: int | None = None  # where it has asked to stop
         self._begin_source()
@@ -191,6 +192,9 @@ class Download:
         is_told = head.total is not None or head.start == 0
         total = head.total if is_told else self.sink.origin.total
         self.sink.note(Origin(redacted(self.url), head.validator, total))
+        if self.artifact.size is None and total != self._told:
+            self._told = total
+            self.emit(Started(self.key, self.artifact.path, total, self.sink.count))
 
     def receive(self, chunks: list[bytes]) -> None:
         """Take bytes. May end the exchange by leaving the state RECEIVING."""

@@ -42,6 +42,8 @@ def failure_of(
         "quarantine": places,
         "bytes_kept": kept,
     }
+    if len(statuses) == 1 and any(statuses):
+        facts["status"] = statuses.pop()  # every server has answered that
     if troubles == {Trouble.UNSAFE}:
         return UnsafeError(f"{artifact.path} could not be fetched safely:{lines}", **facts)
     if Trouble.WRONG in troubles and not troubles & _TRANSIENT:

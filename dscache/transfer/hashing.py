@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from io import FileIO
 
 from dscache import disk
 from dscache.digest import Sums
@@ -17,6 +18,8 @@ from dscache.digest import Sums
 #: Begin only when this many bytes are there, so that threads do not change hands all the time.
 _STEP = 4 << 20
 _READ = 1 << 20
+#: So little is hashed in no time, and another thread would take longer to begin.
+_SHORT = 1 << 19
 
 
 class Trail:
@@ -48,7 +51,10 @@ class Trail:
         """The file will not grow any more; the rest is hashed, however short."""
         with self._lock:
             self._complete = True
-            self._wake()
+            if not (self._working or self._stopped) and self._grown - self._hashed <= _SHORT:
+                self._hash_short()
+            else:
+                self._wake()
 
     def sums(self) -> Sums | None:
         """The hashes of a complete file; None as long as they are being computed.
@@ -84,6 +90,12 @@ class Trail:
         left = self._grown - self._hashed
         return not self._stopped and (left >= _STEP or (self._complete and left > 0))
 
+    def _hash_short(self) -> None:
+        if left := self._grown - self._hashed:
+            with open(self._path, "rb", buffering=0) as file:
+                file.seek(self._hashed)
+                self._hash(file, disk.buffer(left), self._grown)
+
     def _run(self) -> None:
         buffer = disk.buffer(_READ)
         with open(self._path, "rb", buffering=0) as file:
@@ -94,12 +106,15 @@ class Trail:
                     if not self._working:
                         return
                     target = self._grown
-                while self._hashed < target and not self._stopped:
-                    count = file.readinto(buffer[: target - self._hashed])
-                    if not count:
-                        raise OSError(f"{self._path} became shorter while it was hashed")
-                    self._sums.update(buffer[:count])
-                    self._hashed += count
+                self._hash(file, buffer, target)
+
+    def _hash(self, file: FileIO, buffer: memoryview, target: int) -> None:
+        while self._hashed < target and not self._stopped:
+            count = file.readinto(buffer[: target - self._hashed])
+            if not count:
+                raise OSError(f"{self._path} became shorter while it was hashed")
+            self._sums.update(buffer[:count])
+            self._hashed += count
 
 
 def hashing_threads() -> ThreadPoolExecutor:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 
-from dscache.events import Advanced, Emit, Started
+from dscache.events import Advanced, Emit, Idle, Started
 from dscache.sources.exchange import Failure, Head, Source, Trouble
 from dscache.transfer.download import Download, State
 from dscache.transfer.extraction import Extraction
@@ -204,6 +204,8 @@ class Pool:
         return piece is not None
 
     def _wait(self) -> None:
+        if not self._is_moving:
+            self._emit(Idle())
         if pause := self._rate.pause():
             time.sleep(min(pause, _IDLE_LOOK))
             return

@@ -14,9 +14,8 @@ from dscache.bringing import Bringing
 from dscache.call import Call
 from dscache.digest import Digest
 from dscache.errors import DscacheError, NotFound
-from dscache.model import Artifact, Dataset, Reference
+from dscache.model import RETRIEVED, Artifact, Dataset, Reference
 from dscache.registry import manifest
-from dscache.retrieving import REGISTRY
 from dscache.store import File, Record, Unpacked
 from dscache.transfer.wants import Want
 
@@ -40,7 +39,7 @@ class Provenance:
         made = Artifact(row.path, digest, row.size, unpack=recipe)
         if recipe and self._call.store.blobs.find([digest]):
             return made  # nothing has to be downloaded
-        if self._record.registry == REGISTRY:
+        if self._record.registry == RETRIEVED:
             if not self._record.url:
                 raise NotFound("from where it came is not recorded: the URL may hold a secret")
             return replace(made, urls=(self._record.url,))
@@ -69,7 +68,7 @@ class Provenance:
         Raises:
             DscacheError: it cannot be asked.
         """
-        known = self._artifacts().get(row.path) if self._record.registry != REGISTRY else None
+        known = self._artifacts().get(row.path) if self._record.registry != RETRIEVED else None
         if known is None or self._content != self._record.content:
             return False
         identity = known.identity

@@ -11,6 +11,8 @@ measuring    contenders in turn, and the figures of each
 transfers    the workloads that are tables of downloads
 unpacking    the workloads of archives: unpacked, and linked into a project
 verifying    what a cache holds, read again
+reading      a file read through fsspec, and many opens
+vision       torchvision's CIFAR10, with and without the cache (`cifar` is what is run)
 special      the workloads that are something else
 bars         what dscache is meant to reach, and whether it does
 machine      on what it was measured, and with which versions

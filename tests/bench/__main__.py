@@ -21,9 +21,11 @@ import pytest
 
 from tests.bench import (
     chart,
+    dropins,
     keeping,
     machine,
     publishing,
+    reading,
     report,
     results,
     sharing,
@@ -31,6 +33,7 @@ from tests.bench import (
     transfers,
     unpacking,
     verifying,
+    vision,
 )
 from tests.bench.measuring import Table
 from tests.bench.room import Room, room
@@ -60,6 +63,9 @@ WORKLOADS: dict[str, Callable[[Room], Table]] = {
     **keeping.WORKLOADS,
     **sharing.WORKLOADS,
     **publishing.WORKLOADS,
+    **dropins.WORKLOADS,
+    **reading.WORKLOADS,
+    **vision.WORKLOADS,
 }
 
 

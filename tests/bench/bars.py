@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench import keeping, publishing, sharing, unpacking
+from tests.bench import dropins, keeping, publishing, reading, sharing, unpacking, vision
 from tests.bench.keeping import FIND, SECONDS
 from tests.bench.measuring import DSCACHE, Row, Table
 from tests.bench.programs import (
@@ -33,7 +33,15 @@ from tests.bench.special import WARM
 from tests.bench.transfers import ALONE, BESIDE
 
 _MOST_MEMORY = 100.0
-_LOCAL = {*unpacking.WORKLOADS, *keeping.WORKLOADS, *sharing.WORKLOADS, *publishing.WORKLOADS}
+_LOCAL = {
+    *unpacking.WORKLOADS,
+    *keeping.WORKLOADS,
+    *sharing.WORKLOADS,
+    *publishing.WORKLOADS,
+    *dropins.WORKLOADS,
+    *reading.WORKLOADS,
+    *vision.WORKLOADS,
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,12 @@ BARS: tuple[Bar | Most, ...] = (
     Bar("remote", 1.1, (sharing.FROM_REMOTE,)),
     Bar("publish", 1.1, (publishing.RCLONE_S3,)),
     Most("publish", 2.0, SECONDS, "publishing one dataset more"),
+    Bar("drop-in", 0.5, (POOCH_LOOP,), row=dropins.LOOP),
+    Most("drop-in-warm", 1000.0, dropins.MICROSECONDS, "a fetch of 1 GiB that is there"),
+    Bar("read", 1 / 0.9, (reading.PLAIN,), row=reading.FSSPEC),
+    Bar("cifar10", 0.5, (vision.PLAIN,), row=vision.COLD),
+    Bar("cifar10", 0.2, (vision.PLAIN,), row=vision.AGAIN),
+    Most("cifar10", 0.0, vision.BYTES, "bytes downloaded by a second project"),
     Most("arriving", 150.0, "MiB", "peak memory with hard links", row=PROJECT),
 )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 32 << 10  # torchvision's
+_BLOCK = 1 << 20
 
 
 def dscache_file(url: str, sha256: str, folder: str) -> None:
@@ -94,6 +95,43 @@ def pooch_loop(base: str, hashes: str, folder: str) -> None:
     target = pooch.create(folder, base, registry=registry)
     for name in registry:
         target.fetch(name)
+
+
+def drop_in_loop(base: str, hashes: str, folder: str) -> None:
+    """Many files with the drop-in for Pooch, one after the other, into a cache of its own."""
+    target = _drop_in(base, json.loads(Path(hashes).read_text()), folder)
+    for name in target.registry:
+        target.fetch(name)
+
+
+def drop_in_many(base: str, hashes: str, folder: str) -> None:
+    """The same, at once."""
+    _drop_in(base, json.loads(Path(hashes).read_text()), folder).fetch_many()
+
+
+def drop_in_warm(base: str, name: str, sha256: str, folder: str) -> None:
+    """Print milliseconds of a fetch of what is there: the drop-in's, and Pooch's of the same."""
+    import pooch
+
+    target = _drop_in(base, {name: sha256}, folder)
+    target.fetch(name)
+    plain = pooch.create(target.path, base, registry=target.registry)
+    for manager, runs in ((target, 50), (plain, 3)):
+        seconds = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            manager.fetch(name)
+            seconds.append(time.perf_counter() - began)
+        print(statistics.median(seconds) * 1e3, end=" ")
+    print()
+
+
+def _drop_in(base: str, registry: dict[str, str], folder: str) -> Any:
+    os.environ["DSCACHE_DIR"] = f"{folder}/cache"
+    from dscache.integrations import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    return pooch.create(f"{folder}/files", base, registry=registry)
 
 
 def pooch_unpacked(processor: str, path: str, sha256: str, folder: str) -> None:
@@ -184,6 +222,62 @@ def dscache_verified(how: str, folder: str) -> None:
     print(time.perf_counter() - began)
     if found.corrupt:
         sys.exit(f"{len(found.corrupt)} files are damaged")
+
+
+def read_fsspec(name: str, file: str, _folder: str) -> None:
+    """Print the seconds in which a file of a dataset is opened by fsspec and read."""
+    import fsspec
+
+    with fsspec.open("dscache://penguins/penguins.csv") as opened:
+        opened.read()  # what is imported and asked for once
+    began = time.perf_counter()
+    with fsspec.open(f"dscache://{name}/{file}") as opened:
+        while opened.read(_BLOCK):
+            pass
+    print(time.perf_counter() - began)
+
+
+def read_plain(name: str, folder: str) -> None:
+    """Print the seconds in which the same file is opened and read without."""
+    from dscache import Cache
+
+    path = Cache(folder).path(name)
+    began = time.perf_counter()
+    with open(path, "rb") as opened:
+        while opened.read(_BLOCK):
+            pass
+    print(time.perf_counter() - began)
+
+
+def open_fsspec(count: str, folder: str) -> None:
+    """Print microseconds of an open by fsspec of one of many small files: by name, and by path."""
+    import fsspec
+
+    shelf = Path(folder, "shelf")
+    (shelf / "files").mkdir(parents=True)
+    (shelf / "registry.toml").write_text('format = 1\nname = "shelf"\n')
+    entry = ['version = "1"']
+    for number in range(int(count)):
+        data = b"%d" % number
+        (shelf / f"files/{number}").write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry.append(
+            f'[[artifacts]]\npath = "{number}"\nhash = "{sha256}"\nurls = ["files/{number}"]'
+        )
+    (shelf / "many.toml").write_text("\n".join(entry))
+    os.environ["DSCACHE_REGISTRIES"] = str(shelf)
+    from dscache import fetch
+
+    path = fetch("many")
+    through, plain = fsspec.filesystem("dscache"), fsspec.filesystem("file")
+    for files, where in ((through, "many"), (plain, str(path))):
+        blocks = []
+        for _ in range(11):
+            began = time.perf_counter()
+            for number in range(int(count)):
+                files.open(f"{where}/{number}").close()
+            blocks.append((time.perf_counter() - began) / int(count) * 1e6)
+        print(statistics.median(blocks), end=" ")
 
 
 def hash_blobs(folder: str) -> None:
