@@ -41,7 +41,7 @@ def warm(
         from dscache.integrations import dask
     except ImportError as error:
         hint = "pip install 'dscache[dask]'"
-        raise UsageError(f"warm cannot reach a Dask cluster: {error}", hint=hint) from error
+        raise UsageError(f"warm needs the package {error.name}", hint=hint) from error
     with dask.connected(address, timeout=settings.load().connect_timeout) as client:
         results = dask.warm(client, names, files=files, refresh=refresh, cache_dir=cache_dir)
     failed = [each.error for each in results if each.error]

@@ -28,7 +28,7 @@ try:
     from distributed.comm import CommClosedError, get_address_host
 except ImportError as error:
     raise ImportError(
-        "dscache.integrations.dask needs distributed: pip install 'dscache[dask]'",
+        "dscache.integrations.dask needs distributed: `pip install 'dscache[dask]'`",
         name="distributed",
     ) from error
 
