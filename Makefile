@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 WORKERS := $(shell cores=$$(nproc 2> /dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
 PYTEST := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check lint types docs registries registries-check bench soak clean
+# What needs torch has an environment of its own, since that is several gigabytes large.
+TORCH := .venv-torch
+
+.PHONY: demo test test-torch check lint types docs registries registries-check bench soak clean
 
 # One stamp per dependency group, so that each target installs no more than it needs.
 $(BIN)/python:
@@ -25,8 +28,17 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(PYTEST) -m 'not soak' --numprocesses $(WORKERS)
 
+$(TORCH)/.test-torch: pyproject.toml
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(TORCH)/bin/python -m pip install --quiet --editable . --group test-torch
+	@touch $@
+
+test-torch: $(TORCH)/.test-torch
+	$(PYTEST:$(BIN)/%=$(TORCH)/bin/%) tests/test_torch*.py --numprocesses $(WORKERS) --timeout 600
+
 # DSCACHE_SOAK is the length in seconds of the soak of many processes, by default 600.
-soak: $(VENV)/.test
+soak: $(VENV)/.test test-torch
 	$(PYTEST) -m soak --timeout 1800
 
 check: lint types docs registries-check
@@ -66,4 +78,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python -u -m tests.bench
 
 clean:
-	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TORCH) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

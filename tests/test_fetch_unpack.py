@@ -275,6 +275,14 @@ def test_retrieve_of_a_single_file_gives_its_path(site: Site) -> None:
     assert (path.name, path.read_bytes()) == ("a.csv", b"1,2\n")
 
 
+def test_packed_and_unpacked_it_is_no_other_content(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    dscache.retrieve(site.url("/little.tar"), sha256(TAR))
+    dscache.retrieve(site.url("/little.tar"), sha256(TAR), unpack="tar")
+    assert not caplog.messages
+
+
 def test_an_imported_archive_is_unpacked(shelf: Shelf, home: Path) -> None:
     entry = artifact("closed.tar", LARGE_TAR, manual="Ask for it.", unpack="tar")
     shelf.add("closed", [entry])

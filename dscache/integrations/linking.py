@@ -58,7 +58,7 @@ def bring(
     if os.path.lexists(path):
         if is_linked(cache, url, known_hash, path):
             return "cached"
-        if known_hash:
+        if known_hash and os.path.exists(path):  # no link that leads nowhere
             adopt(cache, known_hash, path)
     return place(cache, url, known_hash, path, offline=offline, progress=progress)
 
