@@ -107,11 +107,13 @@ class Roots:
     def put(self, root: Root, known: Root | None = None) -> None:
         """Write a root as it is, unless that is `known` already."""
         if root != known:
-            # One that a power cut has torn would keep everything, and one that is lost nothing.
-            filesystem.publish_bytes(msgspec.json.encode(root), self.path(root), durable=True)
+            # One that a power cut has torn would keep everything, and one that is lost nothing. What
+            # only explains is not worth waiting for the disk at each file that is placed.
+            data = msgspec.json.encode(root)
+            filesystem.publish_bytes(data, self.path(root), durable=root.protects)
 
     def all(self) -> Iterator[Root]:
-        """Every project and folder.
+        """Every project and folder, but for one of hard links that a power cut has torn.
 
         Raises:
             StorageError: one cannot be read, so that nobody knows what it needs.
@@ -119,17 +121,17 @@ class Roots:
         for kind in (PROJECT, SYMLINKED, HARDLINKED):
             folder = f"{self._layout.roots}/{kind}"
             for name in disk.names(folder):
-                if name.endswith(".json") and (root := self._known(f"{folder}/{name}")):
+                if name.endswith(".json") and (root := self._known(kind, f"{folder}/{name}")):
                     yield root
 
-    def _known(self, path: str) -> Root | None:
+    def _known(self, kind: str, path: str) -> Root | None:
         try:
             root = _read(path)
         except FileNotFoundError:
             return None  # dropped meanwhile
         except OSError as error:
             raise disk.storage_error("a root of the cache cannot be read", error) from error
-        if root is None:
+        if root is None and kind != HARDLINKED:
             raise StorageError(
                 f"{path} makes no sense; nothing is removed, since it may need it",
                 hint="if it is of no use, remove that file",
