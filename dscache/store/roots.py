@@ -107,8 +107,8 @@ class Roots:
     def put(self, root: Root, known: Root | None = None) -> None:
         """Write a root as it is, unless that is `known` already."""
         if root != known:
-            # One that a power cut has torn would keep everything, and one that is lost nothing. What
-            # only explains is not worth waiting for the disk at each file that is placed.
+            # One that a power cut has torn would keep everything, and one that is lost nothing.
+            # What only explains is not worth waiting for the disk at each file that is placed.
             data = msgspec.json.encode(root)
             filesystem.publish_bytes(data, self.path(root), durable=root.protects)
 
