@@ -24,6 +24,8 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+# Large, and of no use for a page that only names what they are for.
+autodoc_mock_imports = ["distributed", "torch", "torchvision"]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {name: name for name in ("Emit", "Patterns", "StrPath")}
