@@ -41,7 +41,7 @@ class Asking(Keeping):
         from dscache import listing
 
         with self._open(progress) as call:
-            dataset = call.lookup.find(Reference.parse(name))
+            dataset = call.find(name)
             return listing.files(call, Wish(dataset, patterns_of(files)))
 
     def available(self, text: str = "", *, progress: Progress | None = None) -> list[Available]:

@@ -21,7 +21,7 @@ from dscache.events import Progress
 from dscache.fetching import fetch
 from dscache.keeping import StrPath
 from dscache.layers import standing
-from dscache.model import Dataset, Reference
+from dscache.model import Dataset
 from dscache.results import Fetched
 from dscache.view import Target
 from dscache.wishes import Wish
@@ -104,7 +104,7 @@ class Cache(Declaring):
             "progress": progress,
         }
         with self._call(options) as call:
-            wish = Wish(call.lookup.find(Reference.parse(name)), patterns_of(files))
+            wish = Wish(call.find(name), patterns_of(files))
             return fetch(call, [wish], _target(options))[wish].unwrap()
 
     def fetch_many(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> dict[str, Path]:
@@ -154,9 +154,7 @@ class Cache(Declaring):
         with lease:
             with self._call(options) as call:
                 call.lease = lease
-                wish = Wish(
-                    call.lookup.find(Reference.parse(name)), patterns_of(options.get("files"))
-                )
+                wish = Wish(call.find(name), patterns_of(options.get("files")))
                 path = fetch(call, [wish], _target(options))[wish].unwrap()
             yield path
 
@@ -252,7 +250,7 @@ class Cache(Declaring):
     def find(self, name: str, *, files: Patterns | None = None) -> Fetched:
         """As `path`, with all there is to say."""
         with self._call({"offline": True}) as call:
-            wish = Wish(call.lookup.find(Reference.parse(name)), patterns_of(files))
+            wish = Wish(call.find(name), patterns_of(files))
             _, found = standing(call, wish)
         if found is None:
             raise NotCached(
@@ -275,7 +273,7 @@ class Cache(Declaring):
         from dscache import importing
 
         with self._call({"progress": progress}) as call:
-            dataset = call.lookup.find(Reference.parse(name))
+            dataset = call.find(name)
             return importing.take(call, dataset, [folder_of(file) for file in files])
 
     def _fetch(
@@ -316,4 +314,4 @@ def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:
 
 
 def _by_name(name: str) -> _Asked:
-    return name, lambda call: call.lookup.find(Reference.parse(name))
+    return name, lambda call: call.find(name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dscache.errors import StorageError, UsageError
 from dscache.events import Emit, Notice, Progress, Waiting, to_log
 from dscache.filesystem import READ_ONLY
-from dscache.model import Dataset
+from dscache.model import Dataset, Reference
 from dscache.registry.lookup import Lookup, Project
 from dscache.registry.places import Folder, Place, Prefix
 from dscache.settings import Settings
@@ -62,6 +62,10 @@ class Call:
         if "sources" in self.__dict__:
             self.sources.close()
         self._watching.__exit__(kind, error, trace)
+
+    def find(self, name: str) -> Dataset:
+        """The dataset that a user means; raises as `Reference.parse` and `Lookup.find`."""
+        return self.lookup.find(Reference.parse(name))
 
     def holds(self, dataset: Dataset | Record) -> bool:
         """True if no prune takes a dataset, as long as the lease of this call lasts."""
