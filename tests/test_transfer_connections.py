@@ -180,7 +180,8 @@ def test_a_rate_limit_holds_for_all_connections_together(
     with capsys.disabled():
         print(f" [{rate:.1f} of 8 MiB/s]", end="")  # noqa: T201 - how long it took is for readers
     assert found.unwrap().read_bytes() == BIG
-    assert len(BIG) <= found.bytes_downloaded < len(BIG) + MIB
+    # The first request has no end: where others have begun, one read of about 1 MiB is too much.
+    assert len(BIG) <= found.bytes_downloaded < len(BIG) + 2 * MIB
 
 
 FETCH = "import dscache, sys; dscache.fetch(sys.argv[1])"
