@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from itertools import islice
 
+import msgspec
 from msgspec.structs import replace
 
 from dscache import disk, recording
@@ -39,8 +39,7 @@ Outcome = tuple[Wish, Fetched]
 _TOGETHER = 1000
 
 
-@dataclass(eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """A wish and how far it has come.
 
     Attributes:
@@ -50,8 +49,8 @@ class Job:
     """
 
     wish: Wish
-    files: list[File] = field(default_factory=list)
-    trees: list[tuple[Artifact, Tree]] = field(default_factory=list)
+    files: list[File] = msgspec.field(default_factory=list)
+    trees: list[tuple[Artifact, Tree]] = msgspec.field(default_factory=list)
     missing: int | None = None
     error: DscacheError | None = None
     downloaded: int = 0

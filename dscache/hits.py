@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from dscache import view
@@ -117,7 +116,7 @@ def prove(store: Store, record: Record) -> bool:
     """
     facts = (record.created, record.boot, len(record.files), len(record.trees), this_boot())
     try:
-        _prove_once(_Doubt(store.layout.record(record.mark), facts, store, record))
+        _prove_once(_Doubt(store, record, facts))
     except _Torn:
         return False
     return True
@@ -127,14 +126,19 @@ class _Torn(Exception):
     """What a record names is not what it was; to be raised, since what is raised is not kept."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Doubt:
     """A record that nothing proves yet: the same one as long as it is not written anew."""
 
-    path: str
-    facts: tuple[object, ...]
-    store: Store = field(compare=False)
-    record: Record = field(compare=False)
+    def __init__(self, store: Store, record: Record, facts: tuple[object, ...]) -> None:
+        self.store = store
+        self.record = record
+        self._key = (store.layout.record(record.mark), facts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Doubt) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
 @lru_cache(maxsize=64)

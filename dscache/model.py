@@ -11,7 +11,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -194,8 +193,7 @@ def collisions(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield path, other
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True, gc=False):
     """One file of a dataset.
 
     Attributes:

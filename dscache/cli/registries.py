@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -200,7 +199,7 @@ def check_(folder: str, cache_dir: str | None, as_json: bool) -> int:
     """Check every rule of a registry: exit code 8 with errors, 0 with warnings only."""
     report = check.check(folder)
     if as_json:
-        say.document(asdict(report))
+        say.document(msgspec.to_builtins(report))
     else:
         for kind, findings in (("error", report.errors), ("warning", report.warnings)):
             for each in findings:

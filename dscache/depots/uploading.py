@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
+
+import msgspec
 
 from dscache import disk
 from dscache.depots import Depot
@@ -29,8 +30,7 @@ _LOOK = 0.1
 _PATIENCE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(msgspec.Struct, frozen=True):
     """A file that is to be in the depot under `key`; `sha256` is what its bytes must have."""
 
     key: str

@@ -7,8 +7,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from dscache import disk, filesystem
 from dscache.doctor.checks import failure, fine, of_error, warning
@@ -28,8 +29,7 @@ _FEW_FILES = 10_000
 _SAMPLE = 5000
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A cache folder as far as it can be used."""
 
     checks: tuple[Check, ...]

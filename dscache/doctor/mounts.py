@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+
+import msgspec
 
 #: As mountinfo calls them.
 _NETWORK = frozenset(
@@ -40,8 +41,7 @@ _NETWORK = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """Where a filesystem is mounted, which it is, and how."""
 
     point: str

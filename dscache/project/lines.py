@@ -6,7 +6,6 @@ registry is. Pure but for the places of registries, which it is told.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -177,7 +176,7 @@ def _without_local(dataset: Dataset, line: Line, base: str) -> Dataset:
     def usable(each: Artifact) -> Artifact:
         urls = _not_local(each.urls)
         told = each.manual or ("" if urls else manual)
-        return dataclasses.replace(each, urls=urls, manual=told)
+        return replace(each, urls=urls, manual=told)
 
     listing = dataset.manifest
     if listing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dscache.depots import Depot
 from dscache.publishing import rules, standing
@@ -17,8 +17,7 @@ _HEADER, _VERSIONS, _CURRENT, _ALIASES = range(4)
 _WHAT = ("registry", "version", "current", "other name")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What is put at a destination.
 
     Attributes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache import signing
 from dscache.depots import Depot, Stored
@@ -41,8 +42,7 @@ def refuse_unsigned(depot: Depot, folder: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(msgspec.Struct, frozen=True):
     """Signs what an author publishes at one destination."""
 
     source: Source

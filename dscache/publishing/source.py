@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace as changed
 from functools import cached_property
 from hashlib import sha256
 
 import msgspec
+from msgspec.structs import replace as changed
 
 from dscache import disk
 from dscache.call import Call
@@ -53,8 +52,7 @@ class Piece(msgspec.Struct, frozen=True):
         return blobs.file(self.sha256)
 
 
-@dataclass(frozen=True)
-class Own:
+class Own(msgspec.Struct, frozen=True, dict=True):
     """A file of the registry as it is published; `entry` is None for `registry.toml`."""
 
     file: str
@@ -75,8 +73,7 @@ class Own:
         return found
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, dict=True):
     """All that an author publishes.
 
     Attributes:

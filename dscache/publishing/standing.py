@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from dscache.depots import Depot, Stored
 from dscache.depots.asking import together
@@ -19,8 +20,7 @@ from dscache.registry.rules import located
 _IN_ONE = 1000
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """The state of a destination.
 
     Attributes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
+import msgspec
 from msgspec import structs
 
 from dscache import disk, filesystem
@@ -32,8 +32,7 @@ FetchUrl = Callable[[str], tuple[str, int, str]]
 _TEXTS = ("summary", "license", "homepage", "citation")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """What an author says of a new version.
 
     Attributes:

@@ -9,8 +9,9 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
+
+import msgspec
 
 from dscache import filesystem
 from dscache.digest import Digest, sums_of
@@ -26,8 +27,7 @@ def file(hex_digest: str, algorithm: str = "sha256") -> str:
     return f"{FOLDER}/{algorithm}/{hex_digest[:2]}/{hex_digest[2:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(msgspec.Struct, frozen=True):
     """Bytes that a registry holds now. `is_new`: it did not before."""
 
     size: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import urllib.parse
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache.errors import DscacheError, InvalidFile, NotFound
 from dscache.model import Manifest
@@ -28,8 +29,7 @@ from dscache.registry.tables import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """Something to mend: in which file, under which key (empty: the file as a whole), and what."""
 
     file: str
@@ -37,8 +37,7 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """All findings, by file. Without errors the registry can be used."""
 
     errors: tuple[Finding, ...]

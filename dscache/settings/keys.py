@@ -1,12 +1,12 @@
 """The settings by name: each key's type, default and meaning of what people write for it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from dscache.errors import UsageError
 from dscache.model import is_name
@@ -94,8 +94,7 @@ def _registries(value: object) -> Mapping[str, str]:
     return table
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(msgspec.Struct, frozen=True):
     """Where the credentials for one host come from; never the credentials themselves."""
 
     token_env: str = ""
@@ -107,7 +106,7 @@ class Auth:
 def _auth(value: object) -> Mapping[str, Auth]:
     if not isinstance(value, dict):
         raise UsageError(f"{value!r} is not a table of hosts")
-    known = {each.name for each in fields(Auth)}
+    known = set(Auth.__struct_fields__)
     hosts: dict[str, Auth] = {}
     for host, keys in value.items():
         if not isinstance(keys, dict) or not keys.keys() <= known:
@@ -116,63 +115,59 @@ def _auth(value: object) -> Mapping[str, Auth]:
     return MappingProxyType(hosts)
 
 
-def _key(default: Any, parse: Callable[[object], Any]) -> Any:
-    return field(default_factory=lambda: default, metadata={"parse": parse})
-
-
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Every setting in force. The meaning of each key is in the user guide, "Settings".
 
+    With the type of each key stands what makes a value of what people write for it.
     `sources` says per key where its value comes from; `project` is the folder of the nearest
     `dscache.toml`, or None, `datasets` and `locked` are its own; `extra_registries` are the paths
     and URLs of DSCACHE_REGISTRIES.
     """
 
-    cache_dir: str = _key("", _folder)
-    jobs: int = _key(16, _positive)
-    limit_rate: int = _key(0, parse_size)
-    connect_timeout: float = _key(10.0, parse_duration)
-    stall_timeout: float = _key(30.0, parse_duration)
-    stall_rate: int = _key(1024, parse_size)
-    retries: int = _key(5, _count)
-    max_retry_wait: float = _key(300.0, parse_duration)
-    lock_timeout: float = _key(3600.0, parse_duration)
-    ca_bundle: str = _key("", _text)
-    durability: str = _key("lazy", _choice("lazy", "sync"))
-    link: str = _key("auto", _choice(*LINK_MODES))
-    keep_archives: bool = _key(True, flag)
-    max_size: int = _key(0, parse_size)
-    auto_prune: bool = _key(False, flag)
-    prune_grace: float = _key(60.0, parse_duration)
-    part_max_age: float = _key(7 * 86400.0, parse_duration)
-    quarantine_max_age: float = _key(7 * 86400.0, parse_duration)
-    lease_ttl: float = _key(7 * 86400.0, parse_duration)
-    root_grace: float = _key(30 * 86400.0, parse_duration)
-    max_unknown_size: int = _key(100 * 10**9, parse_size)
-    offline: bool = _key(False, flag)
-    registry_max_age: float = _key(3600.0, parse_duration)
-    read_from: tuple[str, ...] = _key((), _folders)
-    remote: str = _key("", _remote)
-    push: bool = _key(False, flag)
-    registries: Mapping[str, str] = _key(NOTHING, _registries)
-    roots: Mapping[str, str] = _key(NOTHING, _registries)
-    keys: str = _key("", _text)
-    rewrite: Mapping[str, str] = _key(NOTHING, texts_by_name)
-    auth: Mapping[str, Auth] = _key(NOTHING, _auth)
-    unpack_max_members: int = _key(20_000_000, _count)
-    unpack_max_bytes: int = _key(20 * 10**12, parse_size)
-    unpack_max_ratio: int = _key(1000, _count)
+    cache_dir: Annotated[str, _folder] = ""
+    jobs: Annotated[int, _positive] = 16
+    limit_rate: Annotated[int, parse_size] = 0
+    connect_timeout: Annotated[float, parse_duration] = 10.0
+    stall_timeout: Annotated[float, parse_duration] = 30.0
+    stall_rate: Annotated[int, parse_size] = 1024
+    retries: Annotated[int, _count] = 5
+    max_retry_wait: Annotated[float, parse_duration] = 300.0
+    lock_timeout: Annotated[float, parse_duration] = 3600.0
+    ca_bundle: Annotated[str, _text] = ""
+    durability: Annotated[str, _choice("lazy", "sync")] = "lazy"
+    link: Annotated[str, _choice(*LINK_MODES)] = "auto"
+    keep_archives: Annotated[bool, flag] = True
+    max_size: Annotated[int, parse_size] = 0
+    auto_prune: Annotated[bool, flag] = False
+    prune_grace: Annotated[float, parse_duration] = 60.0
+    part_max_age: Annotated[float, parse_duration] = 7 * 86400.0
+    quarantine_max_age: Annotated[float, parse_duration] = 7 * 86400.0
+    lease_ttl: Annotated[float, parse_duration] = 7 * 86400.0
+    root_grace: Annotated[float, parse_duration] = 30 * 86400.0
+    max_unknown_size: Annotated[int, parse_size] = 100 * 10**9
+    offline: Annotated[bool, flag] = False
+    registry_max_age: Annotated[float, parse_duration] = 3600.0
+    read_from: Annotated[tuple[str, ...], _folders] = ()
+    remote: Annotated[str, _remote] = ""
+    push: Annotated[bool, flag] = False
+    registries: Annotated[Mapping[str, str], _registries] = NOTHING
+    roots: Annotated[Mapping[str, str], _registries] = NOTHING
+    keys: Annotated[str, _text] = ""
+    rewrite: Annotated[Mapping[str, str], texts_by_name] = NOTHING
+    auth: Annotated[Mapping[str, Auth], _auth] = NOTHING
+    unpack_max_members: Annotated[int, _count] = 20_000_000
+    unpack_max_bytes: Annotated[int, parse_size] = 20 * 10**12
+    unpack_max_ratio: Annotated[int, _count] = 1000
 
     extra_registries: tuple[str, ...] = ()
     project: str | None = None
-    datasets: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    datasets: Mapping[str, str] = NOTHING
     locked: bool = False
-    project_registries: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    project_registries: Mapping[str, str] = NOTHING
     config_file: str = ""
-    sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    sources: Mapping[str, str] = NOTHING
 
-    def override(self, **arguments: Any) -> Settings:
+    def override(self, **arguments: Any) -> Self:
         """These settings with the arguments of a call on top; None means "not given"."""
         given = {key: PARSERS[key](value) for key, value in arguments.items() if value is not None}
         if not given:
@@ -182,7 +177,9 @@ class Settings:
 
 
 PARSERS: dict[str, Callable[[object], Any]] = {
-    each.name: each.metadata["parse"] for each in fields(Settings) if "parse" in each.metadata
+    name: kind.__metadata__[0]
+    for name, kind in Settings.__annotations__.items()
+    if hasattr(kind, "__metadata__")
 }
 # As they stand in a file: the limits of unpacking have a table of their own.
 KEYS = {

@@ -8,8 +8,8 @@ count at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from securesystemslib.signer import Signer
 from tuf.api.metadata import (
     Delegations,
@@ -92,8 +92,7 @@ def signed_as(folder: str, read: Read, file: str) -> str:
     return _sha256(target) if target else ""
 
 
-@dataclass
-class _Draft:
+class _Draft(msgspec.Struct):
     """The next state of a destination in the making."""
 
     found: Standing | None
@@ -102,9 +101,9 @@ class _Draft:
     read: Read
     bins: SuccinctRoles | None = None
     #: Lists that are signed anew, by role.
-    lists: dict[str, dict[str, TargetFile]] = field(default_factory=dict)
-    new: dict[str, TargetFile] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, dict[str, TargetFile]] = msgspec.field(default_factory=dict)
+    new: dict[str, TargetFile] = msgspec.field(default_factory=dict)
+    versions: dict[str, int] = msgspec.field(default_factory=dict)
     snapshot: int = 0
 
     def list_all(self, changed: Mapping[str, TargetFile]) -> None:

@@ -7,13 +7,13 @@ line, a header or a redirect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Request:
+
+class Request(msgspec.Struct, frozen=True):
     """A wish for the bytes of `url` from `start` on.
 
     Attributes:
@@ -37,8 +37,7 @@ class Request:
     is_signed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a source says before the bytes.
 
     Attributes:
@@ -72,8 +71,7 @@ class Trouble(Enum):
     CERTIFICATE = "certificate"  # the server's is not one that is trusted here
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why an exchange ended without all its bytes. `retry_after` is in seconds."""
 
     trouble: Trouble

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+import msgspec
 
 from dscache.urls import host
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """How to connect. Times in seconds, rates in bytes per second.
 
     Attributes:
@@ -29,7 +29,7 @@ class Options:
     stall_rate: int = 1024
     limit_rate: int = 0
     ca_bundle: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     credentials: Callable[[str], str] = lambda _url: ""
 
     def headers_for(self, url: str, asked: str) -> dict[str, str]:

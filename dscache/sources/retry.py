@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dscache.settings import Settings
 from dscache.sources.exchange import Failure, Trouble
@@ -14,8 +14,7 @@ _RETRYABLE = frozenset({Trouble.CONNECTION, Trouble.BUSY})
 _BUDGET_FACTOR = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Attempts beyond the first per file and source, and the longest wait a server may ask for."""
 
     retries: int = 5

@@ -7,8 +7,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from dscache.errors import InvalidFile, TransferError, UnsafeError
 from dscache.sources.encoding import GZIP, unzipped
@@ -25,8 +26,7 @@ _LOOK = 0.25
 Kind = TypeVar("Kind")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a server said of one small file.
 
     Attributes:

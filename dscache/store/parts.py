@@ -16,7 +16,6 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -58,8 +57,7 @@ class Journal(msgspec.Struct, frozen=True):
     format: int = _FORMAT
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(msgspec.Struct, frozen=True):
     """A part that some earlier attempt left.
 
     Attributes:

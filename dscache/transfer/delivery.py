@@ -13,9 +13,11 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from dscache import disk
 from dscache.errors import (
@@ -46,8 +48,7 @@ if TYPE_CHECKING:
     from dscache.unpack.unpacking import Unpacking
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How a call may use the network."""
 
     jobs: int

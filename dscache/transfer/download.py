@@ -19,8 +19,10 @@ where it stops. The rules (each from a failure of a system before us):
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
 from enum import Enum
+
+import msgspec
+from msgspec.structs import replace
 
 from dscache.digest import Sums
 from dscache.events import Emit, Notice, Retrying, Started
@@ -56,8 +58,7 @@ class State(Enum):
     FAILED = "failed"  # every source has failed
 
 
-@dataclass
-class Tried:
+class Tried(msgspec.Struct):
     """One source that did not give the file, with the first of the wrong bytes that it sent."""
 
     url: str
@@ -65,8 +66,7 @@ class Tried:
     sample: bytes = b""
 
 
-@dataclass(eq=False)
-class Download:
+class Download(msgspec.Struct, eq=False, dict=True):
     """One artifact on its way into a sink.
 
     Attributes:
@@ -94,7 +94,7 @@ class Download:
     received: int = 0
     head: Head | None = None
     verified: Sums | None = None
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Tried] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kept = self.sink.count

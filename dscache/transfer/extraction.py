@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dscache.events import Emit, Extracted
 from dscache.model import Artifact
@@ -23,8 +24,7 @@ _STREAMS = frozenset({"tar", "gzip", "bzip2", "xz", "zstd"})
 _TELL_EVERY = 0.1
 
 
-@dataclass(eq=False)
-class Extraction:
+class Extraction(msgspec.Struct, eq=False):
     """A blob that was delivered, on its way to a tree; the pool looks after it beside downloads."""
 
     delivered: Delivered

@@ -7,8 +7,6 @@ arithmetic on times and bytes that the caller gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 _UP, _DOWN = 4, 2
 #: More connections must bring this much more, fewer may bring this much less.
 _GAIN, _LOSS = 1.1, 0.97
@@ -29,15 +27,13 @@ _ROUND_TRIPS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 16.0
 
 
-@dataclass
 class Growth:
     """The number of connections that are wanted; `most` is the limit."""
 
-    most: int
-    wanted: int = 1
-    latency: float = 0.0
-
-    def __post_init__(self) -> None:
+    def __init__(self, most: int, wanted: int = 1) -> None:
+        self.most = most
+        self.wanted = wanted
+        self.latency = 0.0
         self._rate = 0.0  # what `wanted` connections give
         self._before: tuple[int, float] | None = None  # while something is tried: what there was
         self._is_upward = True

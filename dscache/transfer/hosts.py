@@ -8,8 +8,6 @@ is waiting for answers; connections for long files are opened only as far as the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from dscache.transfer.growth import Growth
 
 #: What a connection should take for a piece, in seconds, but no less than some round trips; and
@@ -20,30 +18,24 @@ _LAST_SECONDS, _LAST_ROUND_TRIPS, _SHORTEST = 0.1, 4, 64 << 10
 _AT_ONCE = 1.0
 
 
-@dataclass(slots=True, eq=False)
 class Host:
     """One host of a call. Times are those of `time.monotonic()`.
 
     Attributes:
-        most: connections that it may ever get.
+        allowed: connections that it may get now, in fractions; at first `most`.
         active: requests under way; `long` of them for long files, of which `at_work` have been
             answered.
         pace: bytes per second that one connection for a long file gets here; None if not known.
     """
 
-    most: int
-    growth: Growth = field(init=False)
-    allowed: float = field(init=False)
-    active: int = 0
-    long: int = 0
-    at_work: int = 0
-    pace: float | None = None
-    resting_until: float = 0.0
-    cut_at: float = float("-inf")
-
-    def __post_init__(self) -> None:
-        self.allowed = float(self.most)
-        self.growth = Growth(self.most)
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.growth = Growth(most)
+        self.active = self.long = self.at_work = 0
+        self.pace: float | None = None
+        self.resting_until = 0.0
+        self.allowed = float(most)
+        self._cut_at = float("-inf")
 
     @property
     def is_full(self) -> bool:
@@ -72,11 +64,11 @@ class Host:
     def is_busy(self, now: float, rest: float) -> None:
         """It has asked to come back in `rest` seconds."""
         self.resting_until = max(self.resting_until, now + rest)
-        if now - self.cut_at > _AT_ONCE:
-            self.cut_at = now
+        if now - self._cut_at > _AT_ONCE:
+            self._cut_at = now
             self.allowed = max(1.0, self.allowed / 2)
             self.growth.shrink(now)
 
     def is_well(self) -> None:
         """It has answered as it should."""
-        self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
+        self.allowed = min(float(self._most), self.allowed + 1 / self.allowed)

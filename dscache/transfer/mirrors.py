@@ -8,7 +8,6 @@ fetched anyway.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from dscache.transfer.hosts import Host
 
@@ -20,11 +19,11 @@ _MUCH_FASTER = 4.0
 SOON = 2.0
 
 
-@dataclass(slots=True, eq=False)
 class Mirrors:
     """The sources of one download with their hosts, in the order of the registry."""
 
-    hosts: dict[str, Host]
+    def __init__(self, hosts: dict[str, Host]) -> None:
+        self.hosts = hosts
 
     def fastest(self, urls: Iterable[str], now: float) -> str | None:
         """That of `urls` from which the next bytes should come; None if all of them rest."""

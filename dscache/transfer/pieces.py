@@ -8,7 +8,6 @@ needs the bytes in order, never waits for long.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dscache.sources.exchange import Failure, Head, Request, Trouble
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 Share = Callable[[int], int]
 
 
-@dataclass(eq=False)
 class Piece:
     """One span on its way.
 
@@ -31,16 +29,16 @@ class Piece:
         head: what the source has said.
     """
 
-    download: Download
-    url: str
-    start: int
-    end: int
-    validator: str = ""
-    is_receiving: bool = True
-    head: Head | None = None
-
-    def __post_init__(self) -> None:
-        self.position = self.start
+    def __init__(
+        self, download: Download, url: str, start: int, end: int, validator: str = ""
+    ) -> None:
+        self.download = download
+        self.url = url
+        self.start = self.position = start
+        self.end = end
+        self.validator = validator
+        self.is_receiving = True
+        self.head: Head | None = None
 
     @property
     def left(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dscache.sources.exchange import Exchange
 from dscache.transfer.download import Download
@@ -14,8 +14,7 @@ from dscache.transfer.pieces import Piece
 Taker = Download | Piece
 
 
-@dataclass(slots=True, eq=False)
-class Course:
+class Course(msgspec.Struct, eq=False):
     """What is known of a long download, or one of unknown length, while it is under way.
 
     Attributes:
@@ -28,8 +27,7 @@ class Course:
     count: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Running:
+class Running(msgspec.Struct, eq=False):
     """One exchange: of a download's lead, or of a piece.
 
     Attributes:

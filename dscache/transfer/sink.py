@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from dscache import disk, filesystem
 from dscache.digest import Sums
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 _READ = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where bytes came from: a URL without secrets, and what its source said of the whole file."""
 
     url: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache.digest import Digest
 from dscache.errors import DscacheError
@@ -12,16 +13,14 @@ from dscache.store import SMALL, Blob, key_of
 from dscache.store.trees import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """One artifact of one of the fetches of a call; `fetch` is the caller's number for it."""
 
     fetch: int
     artifact: Artifact
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """A want that came true, or the error that says why not.
 
     Attributes:

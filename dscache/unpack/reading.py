@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache import compression
 from dscache.errors import DscacheError, IntegrityError
@@ -17,8 +18,7 @@ from dscache.unpack.rules import Rules
 _BUFFER = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(msgspec.Struct, frozen=True):
     """What is unpacked.
 
     Attributes:

@@ -8,7 +8,8 @@ when the bytes start over.
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, wait
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dscache.store import Blob
 from dscache.store.drafts import Draft

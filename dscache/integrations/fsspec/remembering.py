@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from dscache import Cache
 from dscache.integrations.fsspec.known import Known
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a path leads: a dataset, "" above the datasets, and a path in it."""
 
     dataset: str = ""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pooch import file_hash, get_logger
 from pooch.core import download_action
 
@@ -34,8 +34,7 @@ from dscache.integrations.pooch.talk import Progressbar, Talk, as_pooch_says
 _LONGEST_WAIT = 10
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A file that Pooch speaks of.
 
     Attributes:

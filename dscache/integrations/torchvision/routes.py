@@ -12,10 +12,11 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from torchvision.datasets import imagenet, utils
 
 from dscache import Cache, bars
@@ -31,8 +32,7 @@ StrPath = str | os.PathLike[str]
 _IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a file came from: its URL, its hash and name as the cache has them, and which file it
     was when that was known.
     """
