@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
-from dscache.call import Call
+from dscache.call import Call, begun
 from dscache.events import Progress
 from dscache.keeping import Keeping, StrPath
 from dscache.model import Reference
@@ -117,6 +118,6 @@ class Asking(Keeping):
         with self._open() as call:
             registries.remove(call, name)
 
-    def _asking_now(self, progress: Progress | None) -> Call:
+    def _asking_now(self, progress: Progress | None) -> AbstractContextManager[Call]:
         """A call that asks remote registries now, whatever they said a moment ago."""
-        return Call(self.settings.override(registry_max_age=0), progress)
+        return begun(self.settings.override(registry_max_age=0), progress)

@@ -8,13 +8,13 @@ hit does not need are imported where they are called, since importing is most of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import starmap
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from dscache.asking import Patterns, patterns_of
-from dscache.call import Call, folder_of
+from dscache.call import Call, begun, folder_of
 from dscache.declaring import Declaring
 from dscache.errors import DscacheError, NotCached
 from dscache.events import Progress
@@ -294,7 +294,7 @@ class Cache(Declaring):
             fetched = fetch(call, wishes, target)
         return [fetched[each] if isinstance(each, Wish) else each for each in results]
 
-    def _call(self, options: FetchOptions) -> Call:
+    def _call(self, options: FetchOptions) -> AbstractContextManager[Call]:
         found = self.settings
         if options.get("offline") is not None:
             found = found.override(offline=options["offline"])
@@ -302,7 +302,7 @@ class Cache(Declaring):
             found = found.override(registry_max_age=0)
         if options.get("keep_archives") is not None:
             found = found.override(keep_archives=options["keep_archives"])
-        return Call(found, options.get("progress"))
+        return begun(found, options.get("progress"))
 
 
 def _target(options: FetchOptions, *, separate: bool = False) -> Target | None:

@@ -7,8 +7,8 @@ thread outlives it: a fork or a notebook's event loop never meets one.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Container, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 class Call:
     """The parts of one call. Use it as a context manager."""
 
-    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+    def __init__(self, settings: Settings, emit: Emit) -> None:
         self.settings = settings
-        self._watching = watching(progress)
-        self.emit = emit = self._watching.__enter__()  # which draws nothing yet
+        self.emit = emit
         self.store = Store(
             settings.cache_dir,
             durability=settings.durability,
@@ -61,7 +60,6 @@ class Call:
     ) -> None:
         if "sources" in self.__dict__:
             self.sources.close()
-        self._watching.__exit__(kind, error, trace)
 
     def find(self, name: str) -> Dataset:
         """The dataset that a user means; raises as `Reference.parse` and `Lookup.find`."""
@@ -193,6 +191,13 @@ class Call:
         from dscache.sources.small import read_small
 
         return read_small(self.sources, url, limit=limit, policy=self.policy, known=known)
+
+
+@contextmanager
+def begun(settings: Settings, progress: Progress | None) -> Iterator[Call]:
+    """A call, with what takes its events."""
+    with watching(progress) as emit, Call(settings, emit) as call:
+        yield call
 
 
 def watching(progress: Progress | None) -> AbstractContextManager[Emit]:

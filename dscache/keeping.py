@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from dscache import settings
-from dscache.call import Call, folder_of, watching
+from dscache.call import Call, begun, folder_of, watching
 from dscache.errors import DscacheError, UsageError
 from dscache.events import Progress
 from dscache.model import Reference
@@ -309,6 +310,6 @@ class Keeping:
                 call, folder_of(folder), to, with_blobs=with_blobs, dry_run=dry_run, keys=keys
             )
 
-    def _open(self, progress: Progress | None = None) -> Call:
+    def _open(self, progress: Progress | None = None) -> AbstractContextManager[Call]:
         """A call with the settings in force now."""
-        return Call(self.settings, progress)
+        return begun(self.settings, progress)
