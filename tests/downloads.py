@@ -34,13 +34,13 @@ class Desk:
 
     Args:
         folder: where both lie.
-        changes: settings; those that make a failing test wait are small if nothing is said.
+        changes: settings. If nothing is said there are few retries, and time for a busy machine.
     """
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.shelf = Shelf(folder / "shelf")
         self.root = folder / "cache"
-        chosen = {"retries": 2, "stall_timeout": 1, "connect_timeout": 5, **changes}
+        chosen = {"retries": 2, "stall_timeout": 20, "connect_timeout": 5, **changes}
         self.settings = settings.load(
             cache_dir=str(self.root), registries={"shelf": str(self.shelf.folder)}, **chosen
         )

@@ -41,7 +41,7 @@ def relay(target: int, *, round_trip: float = 0.0) -> Iterator[Relay]:
 
 
 class Relay:
-    """A running relay: its port, and the switch of its link."""
+    """A running relay: its port, the switch of its link, and how many connections it got."""
 
     def __init__(self, target: int, round_trip: float) -> None:
         self._target = target
@@ -54,6 +54,7 @@ class Relay:
         self._journeys: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="relay")
         self.port: int = self._listener.getsockname()[1]
+        self.accepted = 0
 
     def through(self, url: str) -> str:
         """The same URL by way of this relay."""
@@ -109,6 +110,7 @@ class Relay:
     async def _accept(self) -> None:
         while True:
             client, _ = await self._loop.sock_accept(self._listener)
+            self.accepted += 1
             if self._refusing:
                 _reset(client)
                 continue

@@ -237,14 +237,14 @@ def test_of_many_files_few_wait_for_a_remote_that_is_silent(bucket: Team, store:
     with relay(int(store.url.rpartition(":")[2])) as link, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", link.through(store.url))
         link.cut()
-        desk = bucket.machine("second", connect_timeout=1, jobs=4)
+        desk = bucket.machine("second", stall_timeout=1, jobs=4)
         with origin({f"/{name}": name.encode() for name in names}) as site:
             files = [artifact(name, name.encode(), site.url(f"/{name}")) for name in names]
             desk.offer("many", *files)
             found = desk.fetch("many")
         assert found.error is None
         assert len(desk.notices) == 1
-        assert found.seconds < 15  # forty times a second, if each waited
+        assert 0 < link.accepted < len(names)
 
 
 def test_a_remote_that_dies_under_way_is_left_for_the_origin(

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -428,8 +427,5 @@ def test_lock_files_are_made_with_the_umask_alone(home: Path) -> None:
 
 
 def test_waiting_for_a_marker_ends(liar: Store) -> None:
-    with held(liar, LIES) as (pid, _, _kill):
-        began = time.monotonic()
-        with pytest.raises(StorageError, match=f"held by process {pid} on "):
-            liar.locks.wait(KEY, lambda _: None)
-        assert time.monotonic() - began < 5
+    with held(liar, LIES) as (pid, _, _kill), pytest.raises(StorageError, match=f"process {pid} "):
+        liar.locks.wait(KEY, lambda _: None)

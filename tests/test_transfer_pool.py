@@ -245,7 +245,7 @@ class Dock:
         self.store.prepare()
         self.events: list[Event] = []
         self._limits = Limits(jobs, 0, 1 << 30, Policy(retries=1), UnpackLimits(0, 0, 0))
-        self._settings = settings.load(cache_dir=self.store.layout.root, stall_timeout=1)
+        self._settings = settings.load(cache_dir=self.store.layout.root, stall_timeout=20)
 
     def deliver(self, *artifacts: Artifact) -> Iterator[Delivered]:
         sources = Sources(self._settings, self.store.layout.parts, self.events.append)

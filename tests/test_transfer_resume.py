@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,11 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def desk(tmp_path: Path, site: Site) -> Desk:
-    made = Desk(tmp_path)
+    return _stocked(tmp_path, site)
+
+
+def _stocked(folder: Path, site: Site, **changes: Any) -> Desk:
+    made = Desk(folder, **changes)
     made.offer("small", artifact("small.bin", SMALL, site.url("/small.bin")))
     made.offer("big", artifact("big.bin", BIG, site.url("/big.bin")))
     return made
@@ -266,7 +271,8 @@ def test_a_body_in_tiny_pieces(tmp_path: Path, site: Site) -> None:
     assert desk.fetch("small").unwrap().read_bytes() == SMALL
 
 
-def test_a_stalled_connection_is_given_up(desk: Desk, site: Site) -> None:
+def test_a_stalled_connection_is_given_up(tmp_path: Path, site: Site) -> None:
+    desk = _stocked(tmp_path, site, stall_timeout=1)
     site.fault("/big.bin", Stall(2 * MIB), times=1)
     site.fault("/small.bin", Stall(BEFORE_ANSWER), times=1)
     found = desk.fetch_all("big", "small")

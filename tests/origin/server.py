@@ -392,10 +392,11 @@ def most_at_once(seen: Sequence[Exchange]) -> int:
 
     A client has the last byte, and may go on, a little before the server notes that it was sent.
     """
-    ends = (max(each.began, (each.ended or each.began) - _NOTED_LATE) for each in seen)
+    now = time.monotonic()
+    ends = (max(each.began, (each.ended or now) - _NOTED_LATE) for each in seen)
     changes = sorted([*((each.began, 1) for each in seen), *((end, -1) for end in ends)])
-    most = now = 0
+    most = count = 0
     for _, change in changes:
-        now += change
-        most = max(most, now)
+        count += change
+        most = max(most, count)
     return most
