@@ -6,14 +6,13 @@ Bytes in, structs out; an error names key and reason. Which values make sense to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import tomli
 from msgspec import Meta
 
+from dscache import toml
 from dscache.errors import InvalidFile
 from dscache.model import is_name, is_version
 
@@ -22,13 +21,6 @@ FORMAT = 1
 
 #: An entry describes one dataset; whoever has more than this to list uses a manifest.
 MAX_ENTRY = 8 << 20
-
-# tomli needs memory by the square of a key's depth: 200 kB of `a.a.a…` would take 40 GB. Our
-# deepest key has two parts; a text of so many words, joined by dots alone, is no loss either.
-_DEEP = 16
-_DEEP_KEY = re.compile(
-    rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_DEEP}}}""", re.ASCII
-)
 
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1, description="bytes")]
 Hash = Annotated[str, Meta(description="`alg:hex`; without `alg:` it is a sha256")]
@@ -156,23 +148,11 @@ def load_toml(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_ENTRY:
         raise too_long()
     try:
-        text = data.decode()
-        if _has_deep_key(text):
-            raise InvalidFile(f"a key of more than {_DEEP} parts")
-        return tomli.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits too
-        if isinstance(error, InvalidFile):
-            raise
+        return toml.parse(data)
+    except (ValueError, RecursionError) as error:
         page = data.lstrip()[:1] == b"<"
         hint = "this is a web page, not a registry file" if page else ""
         raise InvalidFile(f"not valid TOML: {error}", hint=hint) from error
-
-
-def _has_deep_key(text: str) -> bool:
-    """A key stands on one line; counting its dots first takes a tenth of the time."""
-    return any(
-        line.count(".") >= _DEEP and _DEEP_KEY.search(line) is not None for line in text.split("\n")
-    )
 
 
 def too_long(limit: int = MAX_ENTRY) -> InvalidFile:

@@ -15,7 +15,15 @@ from typing import Any
 from dscache import disk
 from dscache.errors import DscacheError, InvalidFile, UsageError
 from dscache.settings.files import PROJECT_FILE, find_project, read_project, read_user
-from dscache.settings.keys import LINK_MODES, NOTHING, PARSERS, Auth, Settings
+from dscache.settings.keys import (
+    LINK_MODES,
+    NOTHING,
+    PARSERS,
+    Auth,
+    Settings,
+    addresses,
+    public_address,
+)
 
 __all__ = [
     "LINK_MODES",
@@ -24,6 +32,7 @@ __all__ = [
     "endpoint",
     "environment_variable",
     "load",
+    "public_address",
     "salvaged",
 ]
 
@@ -39,17 +48,18 @@ _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
+_EXTRA = "DSCACHE_REGISTRIES"
 _CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _READ = (
     *_ENVIRONMENT.values(),
     *_CA_VARIABLES,
     "DSCACHE_CONFIG",
-    "DSCACHE_REGISTRIES",
+    _EXTRA,
     # What the folders of the platform depend on.
     *(("LOCALAPPDATA",) if os.name == "nt" else ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")),
 )
 _CONFIG = _READ.index("DSCACHE_CONFIG")
-_FOLDERS = _READ.index("DSCACHE_REGISTRIES") + 1
+_FOLDERS = _READ.index(_EXTRA) + 1
 
 
 def load(**arguments: Any) -> Settings:
@@ -84,10 +94,11 @@ def salvaged(**arguments: Any) -> tuple[Settings, list[DscacheError]]:
         except InvalidFile as error:
             tables.append(NOTHING)
             problems.append(error)
-    for key, variable in _ENVIRONMENT.items():
+    parsers = {variable: PARSERS[key] for key, variable in _ENVIRONMENT.items()}
+    for variable, parse in {**parsers, _EXTRA: addresses}.items():
         place = _READ.index(variable)
         try:
-            _named(variable, PARSERS[key], environment[place] or "1")
+            _named(variable, parse, environment[place] or "1")
         except UsageError as error:
             environment[place] = None
             problems.append(error)
@@ -142,7 +153,7 @@ def _combine(
     local: _Same,
 ) -> Settings:
     variables = dict(zip(_READ, environment, strict=True))
-    values: dict[str, Any] = {"cache_dir": _platform_folders(environment[_FOLDERS:])[0]}
+    values: dict[str, Any] = {}
     sources = dict.fromkeys(PARSERS, "default")
     project_file = os.path.join(project, PROJECT_FILE) if project else ""
     for table, source in ((user.table, user_file), (local.table, project_file)):
@@ -155,15 +166,16 @@ def _combine(
         if (text := variables[variable]) is not None and text != "":
             values[key] = _named(variable, PARSERS[key], text)
             sources[key] = variable
+    if "cache_dir" not in values:
+        values["cache_dir"] = _platform_folders(environment[_FOLDERS:])[0]
     if not values.get("ca_bundle"):
         for variable in _CA_VARIABLES:
             if variables[variable]:
                 values["ca_bundle"], sources["ca_bundle"] = variables[variable], variable
                 break
-    extra = (variables["DSCACHE_REGISTRIES"] or "").split(";")
     return Settings(
         **values,
-        extra_registries=tuple(each.strip() for each in extra if each.strip()),
+        extra_registries=_named(_EXTRA, addresses, variables[_EXTRA] or ""),
         project=project,
         datasets=local.table.get("datasets", NOTHING),
         locked=local.table.get("locked", False),

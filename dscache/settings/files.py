@@ -69,10 +69,10 @@ def _datasets(value: object) -> Mapping[str, str]:
 
 
 def _toml(path: str) -> dict[str, Any]:
-    import tomllib  # late: most users have no configuration file
+    from dscache import toml  # late: most users have no configuration file
 
     try:
-        return tomllib.loads(disk.read_small(path, _MAX_FILE).decode())
+        return toml.parse(disk.read_small(path, _MAX_FILE))
     except OSError as error:  # too long a file among them
         raise InvalidFile(f"{path} cannot be read: {error}", file=path) from error
     except (ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from dscache.errors import UsageError
 from dscache.model import is_name
 from dscache.quantities import parse_duration, parse_size
+from dscache.urls import redacted
 
 LINK_MODES = ("auto", "reflink", "hardlink", "symlink", "copy")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -61,9 +62,24 @@ def _choice(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def public_address(value: object) -> str:
+    """A folder, or a URL without what is secret: addresses are shown, logged and recorded."""
+    text = _text(value)
+    try:
+        shown = redacted(text) if "://" in text else text
+    except ValueError as error:  # its text would show the URL
+        raise UsageError("there is an address that is not a URL") from error
+    if shown != text:
+        raise UsageError(
+            f"{shown}: an address holds no credentials, query or fragment; "
+            'credentials belong into [auth."host"] of the configuration'
+        )
+    return text
+
+
 def _remote(value: object) -> str:
     """A folder, made absolute, or the URL of a store; empty for none."""
-    text = _text(value)
+    text = public_address(value)
     scheme, separator, _ = text.partition("://")
     if separator and scheme.lower() not in ("s3", "gs", "az", "https", "http", "file"):
         raise UsageError(
@@ -88,10 +104,16 @@ def texts_by_name(value: object) -> Mapping[str, str]:
 
 def _registries(value: object) -> Mapping[str, str]:
     table = texts_by_name(value)
-    for name in table:
+    for name, where in table.items():
         if not is_name(name):
             raise UsageError(f"{name!r} cannot be the name of a registry")
+        public_address(where)
     return table
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Those in a variable, separated by semicolons."""
+    return tuple(public_address(each.strip()) for each in text.split(";") if each.strip())
 
 
 class Auth(msgspec.Struct, frozen=True):
