@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.making import Shelf
 from tests.weed import Weed, weed
 
 # How long an example takes says more about the machine than about the code.
@@ -50,6 +51,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DSCACHE_CONFIG", str(folder / "config.toml"))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """An empty registry, the only one besides the bundled ones; modules put their datasets in."""
+    made = Shelf(home / "shelf")
+    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -101,19 +101,17 @@ def shell(request: pytest.FixtureRequest, shelf: Shelf, home: Path) -> Iterator[
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
+def shelf(shelf: Shelf, home: Path) -> Shelf:
     (home / "a.bin").write_bytes(DATA)
     for name in ("crops-large", "stones"):
-        made.add(name, [artifact("a.bin", DATA, str(home / "a.bin"))], summary="stones; $(exit)")
-    made.add(
+        shelf.add(name, [artifact("a.bin", DATA, str(home / "a.bin"))], summary="stones; $(exit)")
+    shelf.add(
         "stones",
         [artifact("a.bin", DATA, str(home / "a.bin"))],
         version="2026.1",
         file="stones@2026.1.toml",
     )
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
+    return shelf
 
 
 LINES = {

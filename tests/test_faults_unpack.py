@@ -69,14 +69,12 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+def shelf(shelf: Shelf, site: Site) -> Shelf:
     for kind, data in (("tar", TAR), ("zip", ZIP)):
         one = artifact(f"x.{kind}", data, site.url(f"/x.{kind}"))
-        made.add(f"{kind}-packed", [one])
-        made.add(kind, [one | {"unpack": kind}])
-    return made
+        shelf.add(f"{kind}-packed", [one])
+        shelf.add(kind, [one | {"unpack": kind}])
+    return shelf
 
 
 def of(folder: str | Path) -> dict[str, bytes]:

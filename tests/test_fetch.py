@@ -38,13 +38,6 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
-
-
-@pytest.fixture
 def two(shelf: Shelf, site: Site) -> Shelf:
     """A dataset `two` with a small file and a larger one in a folder."""
     shelf.add(

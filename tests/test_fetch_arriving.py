@@ -41,13 +41,6 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
-
-
-@pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path, retries=1)
 

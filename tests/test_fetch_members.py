@@ -35,13 +35,11 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(shelf: Shelf, site: Site) -> Shelf:
     """With a dataset `all` of all kinds of artifacts, and `one` of one archive."""
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
     x = artifact("x.tar", TAR, site.url("/x.tar"), unpack="tar")
-    made.add("one", [x])
-    made.add(
+    shelf.add("one", [x])
+    shelf.add(
         "all",
         [
             x,
@@ -50,7 +48,7 @@ def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
             artifact("p.txt", b"p", site.url("/p.txt")),
         ],
     )
-    return made
+    return shelf
 
 
 ALL = FILES | {"y/a.csv": b"3\n", "y/d.txt": b"4\n", "z/z.csv": b"5\n", "p.txt": b"p"}

@@ -39,13 +39,6 @@ def site() -> Iterator[Site]:
         yield found
 
 
-@pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
-
-
 def of(folder: Path) -> dict[str, bytes]:
     """The files in a folder, by their paths."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_below(folder)}

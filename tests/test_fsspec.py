@@ -41,18 +41,16 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(shelf: Shelf, site: Site) -> Shelf:
     """`two` files, an archive beside a file, a compressed file, and a name with magic in it."""
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
     one = artifact("one.bin", ONE, site.url("/one.bin"))
-    made.add("two", [one, artifact("deep/big.bin", BIG, site.url("/big.bin"))])
+    shelf.add("two", [one, artifact("deep/big.bin", BIG, site.url("/big.bin"))])
     tar = artifact("all.tar", TAR, site.url("/all.tar"), unpack="tar")
-    made.add("packed", [tar])
-    made.add("mixed", [one, {**tar, "unpack_to": "in"}])
-    made.add("table", [artifact("a.csv.gz", GZ, site.url("/a.csv.gz"), unpack="gzip")])
-    made.add("magic", [artifact("a[1].csv", CSV, site.url("/a[1].csv"))])
-    return made
+    shelf.add("packed", [tar])
+    shelf.add("mixed", [one, {**tar, "unpack_to": "in"}])
+    shelf.add("table", [artifact("a.csv.gz", GZ, site.url("/a.csv.gz"), unpack="gzip")])
+    shelf.add("magic", [artifact("a[1].csv", CSV, site.url("/a[1].csv"))])
+    return shelf
 
 
 @pytest.fixture

@@ -20,13 +20,6 @@ _GUIDE = Path(__file__).parents[1] / "docs/guide/fsspec.md"
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
-
-
-@pytest.fixture
 def parts(shelf: Shelf) -> str:
     """A dataset of three tables in an archive."""
     data = packed("tar.gz", *(File(f"csv/{name}", PARTS[name].encode()) for name in PARTS))

@@ -56,13 +56,6 @@ def add_manifest(shelf: Shelf, name: str, base: str, contents: dict[str, bytes])
     shelf.write(f"{name}.toml", {"version": "1", "manifest": keys})
 
 
-@pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
-
-
 @pytest.mark.parametrize("add", [add_entry, add_manifest])
 def test_one_more_small_file_takes_four_steps_and_leaves_nothing_besides(
     shelf: Shelf, home: Path, add: Any

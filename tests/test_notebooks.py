@@ -83,14 +83,12 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    made.add("one", [artifact(f"{HOSTILE}.bin".replace("/", "|"), DATA, site.url("/one.bin"))])
-    made.add("big", [artifact("big&.bin", BIG, site.url("/big.bin"))])
-    made.add("bigger", [artifact("bigger.bin", BIG[::-1], site.url("/bigger.bin"))])
-    made.add("gone", [artifact("gone.bin", DATA, site.url("/gone.bin"))])
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
+def shelf(shelf: Shelf, site: Site) -> Shelf:
+    shelf.add("one", [artifact(f"{HOSTILE}.bin".replace("/", "|"), DATA, site.url("/one.bin"))])
+    shelf.add("big", [artifact("big&.bin", BIG, site.url("/big.bin"))])
+    shelf.add("bigger", [artifact("bigger.bin", BIG[::-1], site.url("/bigger.bin"))])
+    shelf.add("gone", [artifact("gone.bin", DATA, site.url("/gone.bin"))])
+    return shelf
 
 
 def test_cells_show_progress(shelf: Shelf, site: Site) -> None:

@@ -146,9 +146,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+def shelf(shelf: Shelf, home: Path, site: Site) -> Shelf:
     (home / "config.toml").write_text('lock_timeout = "30s"\n')
 
     def of(data: Mapping[str, bytes]) -> list[dict[str, Any]]:
@@ -158,13 +156,13 @@ def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
         artifact(name, each, site.url(f"/{name}"), hash=md5(each), size=None)
         for name, each in WEAK.items()
     ]
-    made.add("all", of(LITTLE | LARGE) + weak)
-    made.add("some", of(dict(list(LITTLE.items())[:10]) | {"large.bin": LARGE["large.bin"]}))
-    made.add("others", of(dict(list(LITTLE.items())[5:]) | LARGE))
-    made.add("little", of(LITTLE))
-    made.add("same", of(LITTLE))
-    made.add("huge", of({"huge.bin": HUGE}))
-    return made
+    shelf.add("all", of(LITTLE | LARGE) + weak)
+    shelf.add("some", of(dict(list(LITTLE.items())[:10]) | {"large.bin": LARGE["large.bin"]}))
+    shelf.add("others", of(dict(list(LITTLE.items())[5:]) | LARGE))
+    shelf.add("little", of(LITTLE))
+    shelf.add("same", of(LITTLE))
+    shelf.add("huge", of({"huge.bin": HUGE}))
+    return shelf
 
 
 @pytest.fixture

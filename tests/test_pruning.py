@@ -46,12 +46,10 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    made.add("pack", [artifact("pack.tar", TAR, site.url("/pack.tar"), unpack="tar")])
-    made.add("as-it-is", [artifact("other.tar", TAR, site.url("/pack.tar"))])
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
+def shelf(shelf: Shelf, site: Site) -> Shelf:
+    shelf.add("pack", [artifact("pack.tar", TAR, site.url("/pack.tar"), unpack="tar")])
+    shelf.add("as-it-is", [artifact("other.tar", TAR, site.url("/pack.tar"))])
+    return shelf
 
 
 def blobs(home: Path) -> list[Path]:

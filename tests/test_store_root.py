@@ -19,18 +19,16 @@ LITTLE, LARGE = content(3000, 1), content((1 << 20) + 1, 2)
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(shelf: Shelf) -> Shelf:
     """A dataset `data` of a small and a large file, one known by its md5 only."""
-    made = Shelf(home / "shelf")
-    (made.folder / "little").write_bytes(LITTLE)
-    (made.folder / "large").write_bytes(LARGE)
+    (shelf.folder / "little").write_bytes(LITTLE)
+    (shelf.folder / "large").write_bytes(LARGE)
     artifacts = [
         artifact("little.bin", LITTLE, "little", hash=md5(LITTLE)),
         artifact("deep/large.bin", LARGE, "large"),
     ]
-    made.add("data", artifacts)
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
+    shelf.add("data", artifacts)
+    return shelf
 
 
 def test_a_new_root_is_told_by_its_files(home: Path) -> None:

@@ -55,14 +55,12 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    made.add("flowers", [artifact("set.tar.gz", ARCHIVE, site.url("/set.tar.gz"), unpack="tar")])
+def shelf(shelf: Shelf, site: Site) -> Shelf:
+    shelf.add("flowers", [artifact("set.tar.gz", ARCHIVE, site.url("/set.tar.gz"), unpack="tar")])
     rows = [artifact(f"{n % 4}/{n}.txt", b"%d" % n, site.url(f"/{n}.txt")) for n in range(40)]
-    made.add("numbers", rows)
-    made.add("one", rows[:1])
-    return made
+    shelf.add("numbers", rows)
+    shelf.add("one", rows[:1])
+    return shelf
 
 
 def as_tensor(data: bytes) -> Any:

@@ -51,13 +51,11 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+def shelf(shelf: Shelf, home: Path, site: Site) -> Shelf:
     (home / "config.toml").write_text("retries = 0\n")
     rows = [artifact(name, data, site.url(f"/{name}")) for name, data in SHARDS.items()]
-    made.add("set", [*rows, artifact("readme.txt", b"Hi.", site.url("/readme.txt"))])
-    return made
+    shelf.add("set", [*rows, artifact("readme.txt", b"Hi.", site.url("/readme.txt"))])
+    return shelf
 
 
 @pytest.fixture

@@ -23,15 +23,13 @@ PLAIN = content(2 << 20, 3)
 
 
 @pytest.fixture
-def shelf(home: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
+def shelf(shelf: Shelf) -> Shelf:
     for name, data in (("pack.tar", TAR), ("plain.bin", PLAIN)):
-        (made.folder / name).write_bytes(data)
-    made.add("pack", [artifact("pack.tar", TAR, "pack.tar", unpack="tar")])
-    made.add("plain", [artifact("plain.bin", PLAIN, "plain.bin")])
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
+        (shelf.folder / name).write_bytes(data)
+    shelf.add("pack", [artifact("pack.tar", TAR, "pack.tar", unpack="tar")])
+    shelf.add("plain", [artifact("plain.bin", PLAIN, "plain.bin")])
     dscache.fetch_many(["pack", "plain"])
-    return made
+    return shelf
 
 
 def damages(*names: str, full: bool = False) -> list[Damage]:
