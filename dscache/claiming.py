@@ -23,6 +23,7 @@ from dscache.depots import Depot, Stored, open_depot
 from dscache.depots.asking import Interruptible
 from dscache.errors import DscacheError
 from dscache.events import Idle, Notice
+from dscache.malformed import MALFORMED
 from dscache.sources.buckets import has_left_home, is_bucket
 from dscache.sources.exchange import Failure, Trouble
 from dscache.store.owner import host_name
@@ -51,7 +52,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 def claim_key(content: str, patterns: Sequence[str] = ()) -> str:
     """Where the claim of a dataset is: by its content, and the files that are chosen of it."""
-    chosen = sha256("\n".join(patterns).encode()).hexdigest()[:8] if patterns else "all"
+    chosen = sha256(os.fsencode("\n".join(patterns))).hexdigest()[:8] if patterns else "all"
     return f"{FOLDER}/{content[:32]}-{chosen}"
 
 
@@ -212,5 +213,5 @@ def _encoded(claim: Claim) -> bytes:
 def _decoded(found: Stored) -> Claim | None:
     try:
         return msgspec.json.decode(found.data, type=Claim)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return None

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from dscache import view
 from dscache.call import Call
-from dscache.errors import DscacheError, StorageError
+from dscache.errors import DscacheError, IntegrityError, StorageError, TransferError
 from dscache.events import Notice, Placed
 from dscache.hits import is_listed, view_of
 from dscache.layers import standing
-from dscache.model import Reference
+from dscache.model import Dataset, Reference
 from dscache.quantities import show_size
 from dscache.results import Fetched, Plan
 from dscache.store import Store
@@ -37,8 +37,7 @@ def fetch(
     for wish in wishes:
         dataset = wish.dataset
         if dataset.yanked:
-            withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
-            call.emit(Notice(withdrawn))
+            call.emit(withdrawn(dataset))
         try:
             stores[wish], found = standing(call, wish)
             if found and target and not is_listed(stores[wish], wish.dataset):
@@ -51,7 +50,8 @@ def fetch(
             stores[wish] = call.store
             misses.append(wish)
     if misses:
-        results |= (brought := _bring(call, misses))
+        brought = {wish: _judged(call, wish, found) for wish, found in _bring(call, misses).items()}
+        results |= brought
         call.store.counters.add(_counted(brought.values()))
         if not call.settings.keep_archives:
             _drop_archives(call, misses)
@@ -63,6 +63,11 @@ def fetch(
         wish: found if found.error else _placed(call, stores[wish], wish, found, target)
         for wish, found in results.items()
     }
+
+
+def withdrawn(dataset: Dataset) -> Notice:
+    """What is to be said of a version that nobody should use any more."""
+    return Notice(f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}")
 
 
 def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
@@ -77,6 +82,21 @@ def _bring(call: Call, wishes: Sequence[Wish]) -> dict[Wish, Fetched]:
         for wish in wishes:
             results.setdefault(wish, wish.failed(error))
     return results
+
+
+def _judged(call: Call, wish: Wish, found: Fetched) -> Fetched:
+    """That every source has refused is one thing; that its publisher has other content under a
+    version that is locked is another.
+    """
+    refused = isinstance(found.error, TransferError) and "status" in found.error.facts
+    if not (refused and call.lookup.has_moved(wish.dataset)):
+        return found
+    message = f"{wish.dataset.reference} has other content in its registry than was locked, and "
+    error = IntegrityError(
+        f"{message}what was locked cannot be had any more: {found.error}",
+        hint="to have the new content, `dscache remove` it, then add it again",
+    )
+    return replace(found, error=error)
 
 
 def _drop_archives(call: Call, wishes: Sequence[Wish]) -> None:

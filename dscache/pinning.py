@@ -35,11 +35,11 @@ def unpin(call: Call, reference: Reference) -> Cached:
 
 def _meant(call: Call, reference: Reference) -> Record:
     """The cached dataset that is meant; of what no registry knows any more, the last used."""
-    found = catalog.recorded(call, reference)
     try:
         dataset = call.lookup.find(reference)
     except NotFound:
-        return max(found, key=call.store.records.last_used)
+        return max(catalog.recorded(call, reference), key=call.store.records.last_used)
+    found = catalog.recorded(call, Reference(dataset.name, dataset.registry))
     for record in found:
         if record.mark == dataset.mark:
             return record

@@ -96,6 +96,8 @@ def sync(call: Call, target: Target | None = None, *, locked: bool = False) -> l
     keep(call, project, datasets.values())
     results = fetching.fetch(call, list(wishes.values()), target)
     _count_hits(call, results.values())
+    brought = [wish.dataset for wish in results if results[wish].status in ("downloaded", "linked")]
+    _tell_withdrawn(call, brought)
     if not locked:
         learn(call, project, found)
     return [results[wishes[datasets[name].mark]] for name in sorted(datasets)]
@@ -148,6 +150,24 @@ def _tell(call: Call, done: Relocked) -> None:
     shown = [f"{each.name} {each.before or '-'} -> {each.after or '-'}" for each in done.changed]
     if shown:
         call.emit(Notice(f"{done.path} is brought up to date: {', '.join(shown)}"))
+
+
+def _tell_withdrawn(call: Call, datasets: Iterable[Dataset]) -> None:
+    """Say which of these their publishers have withdrawn since they were locked.
+
+    A courtesy, which no registry that is gone may hold up: each is asked once more if it has
+    answered, and without retries.
+    """
+    silent: set[str] = set()
+    with Call(call.settings.override(retries=0), call.emit) as asking:
+        for dataset in datasets:
+            if dataset.yanked or dataset.registry in silent:
+                continue
+            now = asking.lookup.today(dataset)
+            if now is None:
+                silent.add(dataset.registry)
+            elif now.yanked:
+                call.emit(fetching.withdrawn(now))
 
 
 def _count_hits(call: Call, results: Iterable[Fetched]) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from dscache import disk, filesystem
 from dscache.call import Call
-from dscache.errors import IntegrityError, InvalidFile, NotFound, TransferError, UsageError
+from dscache.errors import NotFound, UsageError
 from dscache.events import Notice
 from dscache.model import is_name
 from dscache.registry import index
-from dscache.registry.order import header
+from dscache.registry.order import UNREADABLE, header
 from dscache.results import AddedRegistry, RegistryInUse
+from dscache.settings import public_address
 from dscache.signing import pins, reading
-from dscache.urls import redacted
 
 
 def in_use(call: Call) -> list[RegistryInUse]:
@@ -24,7 +24,7 @@ def in_use(call: Call) -> list[RegistryInUse]:
     for registry in call.lookup.registries():
         try:
             datasets = len(index.read(registry.place).datasets)
-        except (TransferError, InvalidFile, IntegrityError) as error:
+        except UNREADABLE as error:
             call.emit(Notice(f"registry {registry.name}: {error}"))
             datasets = None
         signed = pins.pinned(call.settings, registry.place.url) is not None
@@ -41,7 +41,8 @@ def add(
     else the one that it offers.
 
     Raises:
-        UsageError: the name is malformed, or in the configuration already for another address.
+        UsageError: the name or the address is malformed, or the name is in the configuration
+            already for another address.
         InvalidFile: there is no registry at the address, or no root in the file.
         TransferError: the address cannot be read.
         IntegrityError: it is not signed as the root wants it.
@@ -54,13 +55,9 @@ def add(
             f"there is a registry {name!r} already: {known}",
             hint=f"choose another name, or `dscache registry remove {name}` first",
         )
-    if "://" not in address:
+    if "://" not in public_address(address):
         address = os.path.abspath(os.path.expanduser(address))
-    elif redacted(address) != address:
-        raise UsageError(
-            "a registry's address holds no credentials, query or fragment",
-            hint='credentials belong into [auth."host"] of the configuration',
-        )
+        _refuse_bytes(address)
     place = call.open_place(address)
     given = None if root_file is None else pins.given(os.fspath(root_file))
     known_root = given or pins.pinned(call.settings, address)
@@ -75,6 +72,16 @@ def add(
     _write(call.settings.config_file, document)
     fingerprint = pins.fingerprint(root) if root else ""
     return AddedRegistry(name, address, fingerprint, bool(root) and not known_root)
+
+
+def _refuse_bytes(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{path!r} is no UTF-8, and a configuration file holds nothing else",
+            hint="give the folder another name, or name it in DSCACHE_REGISTRIES",
+        ) from error
 
 
 def _pin(call: Call, document: MutableMapping[str, Any], name: str, root: bytes) -> None:

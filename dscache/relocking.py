@@ -15,6 +15,7 @@ from dscache import disk, filesystem
 from dscache.call import Call
 from dscache.errors import InvalidFile, NotFound, StorageError, TransferError, UnsafeError
 from dscache.events import Notice
+from dscache.fetching import withdrawn
 from dscache.model import Dataset, Reference
 from dscache.project import learning, wanted
 from dscache.project.lines import dataset_in, dataset_of, line_of
@@ -83,8 +84,7 @@ def _resolved(call: Call, project: Project, key: str, line: Line | None) -> Line
         call.emit(Notice(f"{key} stays as it is locked, at {line.entry.version}: {error}"))
         return line
     if dataset.yanked:
-        withdrawn = f"{dataset.reference} was withdrawn by its publisher: {dataset.yanked}"
-        call.emit(Notice(withdrawn))
+        call.emit(withdrawn(dataset))
     found = line_of(key, dataset, project.folder)
     if line and line.address != found.address:
         moved = f"{line.registry} is {found.address} by now; {key} was locked from {line.address}"

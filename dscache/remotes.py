@@ -19,8 +19,12 @@ from dscache.model import Reference
 from dscache.results import Pushed, RemotePruned, RemoteStatus
 from dscache.sources.small import is_there
 
-#: What the remote holds for us; whatever else is there is none of our business.
-_KEY = re.compile(rf"blobs/[a-z0-9_]+/[0-9a-f]{{2}}/[0-9a-f]+|{FOLDER}/[0-9a-f]{{32}}-[0-9a-z]+")
+#: What the remote holds for us, and in a folder what a push that was killed has left; whatever else
+#: is there is none of our business.
+_KEY = re.compile(
+    rf"blobs/[a-z0-9_]+/[0-9a-f]{{2}}/[0-9a-f]+(\.[0-9a-f]{{8}}\.tmp)?"
+    rf"|{FOLDER}/[0-9a-f]{{32}}-[0-9a-z]+"
+)
 _PROBE = "blobs/.probe"
 
 

@@ -95,6 +95,9 @@ def damaged(data: bytes) -> Iterator[bytes]:
     for length in range(0, len(data), 16):
         yield data[:length] + bytes(len(data) - length)
         yield bytes(length + 16) + data[length + 16 :]
+    if data.startswith(b"{"):
+        yield data.replace(b'":"', b'":"\xff', 1)
+        yield data[:-1] + b',"x":' + b"[" * 100_000
     yield b"\xff\xfe\x00garbage" * 10
     yield b"{}"
     yield b"[]"

@@ -19,6 +19,10 @@ from tests.making import Shelf, artifact, content
 from tests.origin import Drip, Refuse, Site, origin
 
 ONE, BIG = content(20_000, 1), content(4 << 20, 3)
+DSCACHE = f"{sys.executable} -m dscache"
+_BYTES = pytest.mark.skipif(
+    sys.platform != "linux", reason="on this system the names of files are text"
+)
 RESULT_KEYS = {
     "name",
     "version",
@@ -39,18 +43,16 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def shelf(home: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    made = Shelf(home / "shelf")
-    made.add(
+def shelf(shelf: Shelf, site: Site) -> Shelf:
+    shelf.add(
         "one",
         [artifact("one.bin", ONE, site.url("/one.bin"))],
         summary="the first",
         license="CC0-1.0",
         homepage="https://example.org",
     )
-    made.add("big", [artifact("big.bin", BIG, site.url("/big.bin"))])
-    monkeypatch.setenv("DSCACHE_REGISTRIES", str(made.folder))
-    return made
+    shelf.add("big", [artifact("big.bin", BIG, site.url("/big.bin"))])
+    return shelf
 
 
 def dscache(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -108,6 +110,9 @@ def test_with_several_names_the_others_go_on(shelf: Shelf) -> None:
         ["fetch", "one", "--jobs", "none"],
         ["fetch", "one", "--limit-rate", "fast"],
         ["fetch", "one", "--link", "glue"],
+        ["fetch", "one", "--into", ""],
+        ["registry", "init", ""],
+        ["registry", "publish", "shelf", "--to", ""],
         ["no-such-command"],
     ],
 )
@@ -182,6 +187,9 @@ def test_usage(shelf: Shelf) -> None:
     assert found["blobs"] == 2
     assert found["datasets"][0]["name"] == "one", "the largest first"
     assert "saved by sharing" in dscache("usage").stdout
+    groups = document("usage", "--by", "dataset")["groups"]
+    assert groups[0] == {"key": "shelf/one@1", "bytes": 20_000, "datasets": 1}
+    assert document("usage", "--by", "registry")["groups"][0]["key"] == "shelf"
 
 
 def test_config(shelf: Shelf, home: Path) -> None:
@@ -293,10 +301,76 @@ def test_completion_knows_the_names(shelf: Shelf) -> None:
     assert "plain,penguins" in done.stdout.splitlines()
 
 
-def test_a_reader_that_goes_away_is_no_error(shelf: Shelf) -> None:
-    line = f"{sys.executable} -m dscache list --available | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("list --available", 0), ("--help", 0), ("fetch --help", 0), ("fetch no --json", 3)],
+)
+def test_a_reader_that_goes_away_is_no_error(words: str, code: int) -> None:
+    done = shell(f"{DSCACHE} {words} | true; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_closed_streams_change_nothing(shelf: Shelf) -> None:
+    assert shell(f"{DSCACHE} fetch one <&- >&- 2>&-").returncode == 0
+    assert Path(shell(f"{DSCACHE} fetch one <&- 2>&-").stdout.rstrip("\n")).read_bytes() == ONE
+    assert shell(f"{DSCACHE} fetch none >&- 2>&-").returncode == 3
+    assert shell(f"{DSCACHE} run one <&- 2>&- >&- -- true").returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_of_stdout_alone(shelf: Shelf) -> None:
+    for words in ("config", "list --available --json", "--help"):
+        done = shell(f"{DSCACHE} {words} >/dev/full")
+        assert done.returncode == 6
+        assert done.stderr == "error: stdout cannot be written: No space left on device\n"
+    assert shell(f"{DSCACHE} fetch none 2>/dev/full").returncode == 3
+    assert shell(f"{DSCACHE} no-such-command 2>/dev/full").returncode == 2
+
+
+def test_a_folder_that_was_removed_under_our_feet(shelf: Shelf, home: Path) -> None:
+    gone = f"mkdir gone; cd gone; rmdir ../gone; {DSCACHE}"
+    assert Path(shell(f"{gone} fetch one").stdout.rstrip("\n")).read_bytes() == ONE
+    done = shell(f"{gone} add one --json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["type"]) == (6, "StorageError")
+
+
+@_BYTES
+def test_a_path_that_is_no_text(shelf: Shelf, home: Path) -> None:
+    root = os.fsencode(home) + b"/no \xff text"
+    command = [*map(os.fsencode, DSCACHE.split()), b"fetch", b"one", b"--cache-dir", root]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    plain = subprocess.run(command, capture_output=True, check=True, env=strict).stdout
+    assert plain.startswith(root)
+    assert Path(os.fsdecode(plain.rstrip(b"\n"))).read_bytes() == ONE
+    said = subprocess.run([*command, b"--json"], capture_output=True, check=True).stdout
+    assert os.fsencode(json.loads(said)[0]["path"]) == plain.rstrip(b"\n")
+
+
+@_BYTES
+def test_folders_whose_names_are_no_text(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(os.fsdecode(os.fsencode(home) + b"/no \xff text"))
+    root.mkdir()
+    (root / "one.bin").write_bytes(ONE)
+    dscache("registry", "init", root / "own", "--name", "own")
+    dscache("registry", "new", "one", root / "one.bin", "--registry", root / "own")
+    assert document("registry", "add", "own", root / "own", code=2)["error"]["code"] == 2
+    monkeypatch.setenv("DSCACHE_REGISTRIES", str(root / "own"))
+    (found,) = document("fetch", "one", "--into", root / "in")
+    assert Path(found["path"]).read_bytes() == ONE
+    assert document("fetch", "one", "--files", os.fsdecode(b"\xff"), code=3)["error"]["code"] == 3
+    monkeypatch.chdir(root)
+    document("add", "one")
+    (found,) = document("sync", "--locked")
+    assert found["status"] == "cached"
+
+
+def test_the_options_of_a_command_to_run_are_its_own(shelf: Shelf) -> None:
+    done = dscache("run", "none", "--", "true", "--json", code=3)
+    assert (done.stdout, done.stderr.splitlines()[0]) == ("", "error: no dataset none")
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
 
 def _read_all(fd: int) -> bytes:

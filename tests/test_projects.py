@@ -634,6 +634,8 @@ def test_what_was_withdrawn_is_served_with_a_word(bench: Bench) -> None:
     bench.shelf.add("crops", [file], file="crops@1.toml", yanked="labels are wrong")
     (found,) = bench.sync(locked=True)
     assert found.unwrap().read_bytes() == ONE
+    assert bench.heard("withdrawn", "labels are wrong")
+    bench.sync(locked=True)  # nothing is brought, and no registry asked
     assert not bench.heard("withdrawn")
     assert bench.relock() == []
     assert bench.heard("withdrawn", "labels are wrong")
@@ -821,6 +823,18 @@ def test_repair_brings_what_was_locked(bench: Bench) -> None:
     path.write_bytes(OTHER)
     assert [each.datasets for each in bench.cache.verify(repair=True).repaired]
     assert dscache.path("crops").read_bytes() == ONE
+
+
+def test_locked_bytes_that_gave_way_to_others_cannot_be_had(bench: Bench) -> None:
+    bench.ask(crops="*", fields="*")
+    bench.relock()
+    bench.offer("crops", OTHER)
+    bench.site.fault("/crops-1.bin", Refuse(404))
+    bench.site.fault("/fields-1.bin", Refuse(404))
+    crops, fields = bench.sync(locked=True)
+    assert isinstance(crops.error, IntegrityError)
+    assert "other content" in str(crops.error)
+    assert isinstance(fields.error, TransferError)
 
 
 def test_a_server_that_is_gone_is_an_error_of_one(bench: Bench) -> None:

@@ -98,6 +98,13 @@ def test_what_no_registry_knows_any_more_can_be_pinned(data: Stock) -> None:
     assert kept(data.prune("data")) == {"data": "it is pinned"}
 
 
+def test_another_name_of_a_dataset_pins_it(data: Stock) -> None:
+    data.shelf.write("figures.toml", {"see": "data"})
+    assert data.cache.pin("figures").name == "data"
+    assert kept(data.prune("data")) == {"data": "it is pinned"}
+    assert not data.cache.unpin("figures@1").pinned
+
+
 def test_a_pin_that_comes_while_it_is_removed_is_refused(data: Stock) -> None:
     """Who pins waits for the removal that is under way, and is told what came of it."""
     mark = data.mark("data")

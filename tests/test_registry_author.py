@@ -204,6 +204,20 @@ def test_yank(folder: Path, file: Path) -> None:
             author.yank(str(folder), name, version, "x")
 
 
+@pytest.mark.parametrize("reason", ["", " ", "a \x1b[31m red one", "no \udcff text"])
+def test_nothing_is_written_that_could_not_be_read(folder: Path, file: Path, reason: str) -> None:
+    new(folder, Draft("crops", **WORDS), file)
+    with pytest.raises(UsageError):
+        author.yank(str(folder), "crops", "1", reason)
+    assert find("crops").yanked == ""
+    if reason.strip():
+        with pytest.raises(UsageError):
+            author.init(str(folder / "other"), "other", reason)
+        with pytest.raises(InvalidFile):
+            new(folder, Draft("other", summary=reason), file)
+    assert not check(str(folder)).errors
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

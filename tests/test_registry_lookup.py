@@ -27,7 +27,7 @@ from dscache.registry.author import write_index
 from dscache.registry.lookup import Lookup
 from dscache.registry.order import bundled
 from tests.making import Shelf, artifact, sha256
-from tests.origin import Refuse, Site, origin
+from tests.origin import Redirect, Refuse, Site, origin
 
 URL = "https://data.example.org/a.csv"
 
@@ -359,6 +359,26 @@ class TestAServer:
         with room.lookup() as lookup:
             assert {registry.name for registry, _, _ in lookup.available()} >= {"samples"}
         assert any("index.json" in notice for notice in room.heard)
+
+    @pytest.mark.parametrize("text", [b'{"datasets":{"\xff":1}}', b'{"x":' + b"[" * 100_000])
+    def test_an_index_that_is_no_text_or_without_end(
+        self, room: Room, site: Site, text: bytes
+    ) -> None:
+        site.files["/index.json"] = text
+        with room.lookup() as lookup:
+            assert "team" not in {registry.name for registry, _, _ in lookup.available()}
+        with pytest.raises(NotFound):
+            room.find("team/none")
+
+    def test_a_registry_that_leads_to_local_files_is_left_out_of_lists(
+        self, room: Room, site: Site
+    ) -> None:
+        site.fault("/registry.toml", Redirect("file:///etc/passwd"))
+        with room.lookup() as lookup:
+            assert {registry.name for registry, _, _ in lookup.available()} >= {"samples"}
+        assert any("redirected to a file: URL" in notice for notice in room.heard)
+        with pytest.raises(UnsafeError):
+            room.find("x")
 
     def test_a_hostile_index(self, room: Room, site: Site) -> None:
         row = b'{"version":"1","versions":[],"size":1,"summary":"\\u001b[2J","aliases":["../x"],'

@@ -90,6 +90,12 @@ def test_broken_lines_are_named(
     assert failure.value.facts["file"] == "list.jsonl, line 2"
 
 
+@pytest.mark.parametrize("line", [b'{"path": "\xff"}\n', b'{"x":' + b"[" * 100_000 + b"\n"])
+def test_lines_that_are_no_text_or_without_end(tmp_path: Path, line: bytes) -> None:
+    with pytest.raises(InvalidFile, match=r"list\.jsonl, line 2"):
+        read(tmp_path, text({}) + line)
+
+
 def test_lines_without_a_place(tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(text({}))

@@ -519,6 +519,18 @@ def test_only_old_files_of_ours_are_removed(bucket: Team, store: Weed) -> None:
     everything_is_here(bucket.machine("third"))
 
 
+def test_what_a_killed_push_has_left_in_a_folder_is_removed_with_the_rest(
+    home: Path, site: Site
+) -> None:
+    team = Team(home, site, str(home / "remote"))
+    team.filled()
+    blob = next(path for path in (home / "remote/blobs").rglob("*") if path.is_file())
+    left = blob.with_name(f"{blob.name}.0123abcd.tmp")
+    left.write_bytes(b"half of it")
+    assert team.machine("second").cache.prune_remote(0).removed == len(FILES) + 1
+    assert not left.exists()
+
+
 def run(desk: Desk, *arguments: str, **environment: str) -> tuple[int, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "dscache", *arguments, "--json", "--cache-dir", str(desk.root)],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dscache import settings
-from dscache.errors import InvalidFile, UsageError
+from dscache.errors import DscacheError, InvalidFile, UsageError
 from dscache.quantities import parse_duration, parse_size, show_duration, show_size
 from dscache.settings import Auth
 
@@ -51,6 +51,40 @@ def test_an_empty_variable_says_nothing(config: Path, monkeypatch: pytest.Monkey
     config.write_text("offline = true")
     monkeypatch.setenv("DSCACHE_OFFLINE", "")
     assert settings.load().offline
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:hush@example.org/r", "s3://bucket/r?key=hush", "https://me:hush@[x/r"]
+)
+def test_addresses_hold_no_credentials_and_none_is_shown(
+    url: str, config: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(kind: type[DscacheError]) -> None:
+        with pytest.raises(kind) as caught:
+            settings.load()
+        assert "hush" not in f"{caught.value!r} {caught.value.hint} {caught.value.facts}"
+        _, problems = settings.salvaged()
+        assert [type(each) for each in problems] == [kind]
+
+    for file in (config, project):
+        file.write_text(f'[registries]\nteam = "{url}"')
+        refused(InvalidFile)
+        file.unlink()
+    config.write_text(f'remote = "{url}"')
+    refused(InvalidFile)
+    config.unlink()
+    monkeypatch.setenv("DSCACHE_REGISTRIES", f"/folder;{url}")
+    refused(UsageError)
+    monkeypatch.delenv("DSCACHE_REGISTRIES")
+    monkeypatch.setenv("DSCACHE_REMOTE", url)
+    refused(UsageError)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "https://h:port/", "https:///r", "s3://"])
+def test_addresses_are_urls_that_lead_somewhere(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSCACHE_REGISTRIES", url)
+    with pytest.raises(UsageError, match="DSCACHE_REGISTRIES: "):
+        settings.load()
 
 
 @pytest.mark.parametrize("word", ["1", "true", "yes", "on", "TRUE"])

@@ -16,8 +16,8 @@ from types import FrameType
 import click
 
 import dscache
-from dscache.cli import say
-from dscache.errors import DscacheError
+from dscache.cli import say, streams
+from dscache.errors import DscacheError, StorageError
 
 _COMMANDS = {
     "fetch": "datasets",
@@ -45,6 +45,7 @@ _COMMANDS = {
     "completion": "completion",
 }
 _INTERRUPTED, _TERMINATED = 130, 143
+_NO_FOLDER = "the folder in which this was started is not there any more"
 #: Set by the script of a shell that wants to know how a line may go on.
 _COMPLETING = "_DSCACHE_COMPLETE"
 
@@ -76,27 +77,67 @@ class _Terminated(BaseException):
 def main() -> None:
     """Run the command of `sys.argv` and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    streams.prepare()
     if _COMPLETING in os.environ:
         import_module("dscache.cli.completion").register()
-    as_json = "--json" in sys.argv
     try:
-        code = cli.main(standalone_mode=False, complete_var=_COMPLETING)
-    except DscacheError as error:
-        say.failure(error, as_json=as_json)
-        code = error.code
-    except click.ClickException as error:
-        code = say.wrong_usage(error, as_json=as_json)
-    except (KeyboardInterrupt, click.Abort):
-        code = say.stopped("interrupted", _INTERRUPTED, as_json=as_json)
-    except _Terminated:
-        code = say.stopped("terminated", _TERMINATED, as_json=as_json)
-    except BrokenPipeError:
-        # The reader of our output has gone; keep Python from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _run(as_json="--json" in _own_words(sys.argv))
+    except OSError as error:
+        code = _unwritten(error)
     if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
         _leave(code)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
+
+
+def _run(*, as_json: bool) -> int:
+    """Run the command; its exit code. The one place that maps errors to them."""
+    try:
+        code = cli.main(standalone_mode=False, complete_var=_COMPLETING)
+        return code if isinstance(code, int) else 0
+    except DscacheError as error:
+        say.failure(error, as_json=as_json)
+        return error.code
+    except click.ClickException as error:
+        return say.wrong_usage(error, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return say.stopped("interrupted", _INTERRUPTED, as_json=as_json)
+    except _Terminated:
+        return say.stopped("terminated", _TERMINATED, as_json=as_json)
+    except SystemExit:
+        if _COMPLETING in os.environ:
+            raise
+        return 0  # what click makes of a reader of our output that has gone
+    except FileNotFoundError:
+        if _has_folder():
+            raise
+        lost = StorageError(_NO_FOLDER, hint="change to one that is there")
+        say.failure(lost, as_json=as_json)
+        return lost.code
+
+
+def _own_words(words: list[str]) -> list[str]:
+    """Those that are ours: behind a `--` there are names, or a command with options of its own."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _has_folder() -> bool:
+    """True if the current folder is there, below which relative paths are."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code where stdout takes no more; any other error is raised again."""
+    if not streams.is_lost(sys.stdout):
+        raise error
+    if isinstance(error, BrokenPipeError):  # whoever read it has what he wants
+        unsaid = error.__context__
+        return unsaid.code if isinstance(unsaid, DscacheError) else 0
+    say.failure(StorageError(f"stdout cannot be written: {error.strerror}"), as_json=False)
+    return StorageError.code
 
 
 def _leave(code: int) -> None:

@@ -17,7 +17,6 @@ from dscache.cli.options import (
     complete_cached,
     transfer,
 )
-from dscache.errors import DscacheError
 from dscache.quantities import show_size
 from dscache.results import Fetched
 
@@ -108,15 +107,19 @@ def import_(name: str, files: tuple[str, ...], cache_dir: str | None, as_json: b
 
 
 def report(results: Sequence[Fetched], *, as_json: bool) -> int:
-    """Say what came of each name; the exit code is that of the first failure."""
+    """Say what came of each name; the exit code is that of the first failure.
+
+    Raises:
+        DscacheError: there is one name, and it failed.
+    """
     failed = [each.error for each in results if each.error]
-    if as_json and len(results) == 1 and failed:
-        say.failure(failed[0], as_json=True)
-    elif as_json:
+    if failed and len(results) == 1:
+        raise failed[0]
+    if as_json:
         say.document([_facts(each) for each in results])
     else:
         for each in results:
-            _tell(each, several=len(results) > 1)
+            _tell(each)
     return failed[0].code if failed else 0
 
 
@@ -137,9 +140,10 @@ def _facts(found: Fetched) -> dict[str, Any]:
     return facts | ({"link": found.link} if found.link else {})
 
 
-def _tell(found: Fetched, *, several: bool) -> None:
+def _tell(found: Fetched) -> None:
     if found.error:
-        _tell_error(found.name if several else "", found.error)
+        say.talk(f"{found.name}:")
+        say.failure(found.error, as_json=False)
         return
     size = show_size(found.size)
     match found.status:
@@ -158,12 +162,6 @@ def _tell(found: Fetched, *, several: bool) -> None:
     say.talk(f"{found.registry}/{found.name}@{found.version}: {how}")
     if found.path:
         click.echo(found.path)
-
-
-def _tell_error(name: str, error: DscacheError) -> None:
-    if name:
-        say.talk(f"{name}:")
-    say.failure(error, as_json=False)
 
 
 COMMANDS = {"fetch": fetch, "retrieve": retrieve, "path": path, "import": import_}

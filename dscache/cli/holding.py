@@ -15,6 +15,7 @@ from dscache.cache import FetchOptions
 from dscache.cli import say
 from dscache.cli.options import (
     cache,
+    cache_folder,
     common,
     complete_available,
     complete_cached,
@@ -45,7 +46,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 @click.command(cls=_WithCommand, options_metavar="[OPTIONS]")
 @click.argument("names", metavar="NAME... -- COMMAND...", nargs=-1, shell_complete=_complete)
-@click.option("--cache-dir", metavar="DIR", help="The cache folder (default: as configured).")
+@cache_folder
 @click.option("-j", "--jobs", metavar="N", help="Connections in all.")
 @click.option("--limit-rate", metavar="RATE", help="Bytes per second, such as 20MB.")
 @click.option("--offline", is_flag=True, default=None, help="Use no network.")

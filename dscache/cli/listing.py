@@ -1,4 +1,4 @@
-"""Commands that tell what there is: list, search, info, usage, config."""
+"""Commands that tell what there is: list, search, info, config."""
 
 from __future__ import annotations
 

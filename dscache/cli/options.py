@@ -22,13 +22,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def common(function: Function) -> Function:
     """`--cache-dir` and `--json`, which every command takes."""
     function = click.option("--json", "as_json", is_flag=True, help="One JSON document.")(function)
-    where = click.option(
-        "--cache-dir",
-        metavar="DIR",
-        help="The cache folder (default: as configured).",
-        shell_complete=complete_folder,
-    )
-    return where(function)
+    return cache_folder(function)
+
+
+def a_folder(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what an empty variable makes of a folder: it would be the current one, or `/`."""
+    if value == "":
+        raise click.BadParameter("the name of a folder is empty")
+    return value
 
 
 def complete_folder(
@@ -36,6 +37,15 @@ def complete_folder(
 ) -> list[CompletionItem]:
     """Folders, which the shell knows best."""
     return [CompletionItem(incomplete, type="dir")]
+
+
+cache_folder = click.option(
+    "--cache-dir",
+    metavar="DIR",
+    help="The cache folder (default: as configured).",
+    callback=a_folder,
+    shell_complete=complete_folder,
+)
 
 
 class Downloading(NamedTuple):
@@ -84,6 +94,7 @@ _TRANSFER = (
         "--into",
         metavar="DIR",
         help="Put the files into this folder as well.",
+        callback=a_folder,
         shell_complete=complete_folder,
     ),
     click.option(

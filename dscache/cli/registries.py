@@ -12,7 +12,7 @@ import msgspec
 from dscache import settings, signing
 from dscache.cache import Cache
 from dscache.cli import say
-from dscache.cli.options import cache, common, complete_available
+from dscache.cli.options import a_folder, cache, common, complete_available
 from dscache.cli.progress import shown
 from dscache.cli.tables import columns
 from dscache.digest import sums_of
@@ -27,8 +27,10 @@ _where = click.option(
     "folder",
     metavar="DIR",
     default=".",
+    callback=a_folder,
     help="Folder of the registry (default: the current one).",
 )
+_here = click.argument("folder", metavar="DIR", default=".", callback=a_folder)
 _keys = click.option(
     "--keys",
     metavar="DIR",
@@ -48,17 +50,7 @@ def list_(cache_dir: str | None, as_json: bool) -> None:
     """List the registries in use, in the order of look-up."""
     found = cache(cache_dir).registries(progress=say.notices)
     if as_json:
-        say.document(
-            [
-                {
-                    "name": each.name,
-                    "url": each.url,
-                    "datasets": each.datasets,
-                    "signed": each.signed,
-                }
-                for each in found
-            ]
-        )
+        say.document(msgspec.to_builtins(found))
         return
     rows = [
         (
@@ -99,7 +91,7 @@ def remove(name: str, cache_dir: str | None, as_json: bool) -> None:
 
 
 @registry.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", callback=a_folder)
 @click.option("--name", help="Name of the registry (default: that of the folder).")
 @click.option("--title", default="", help="A line for people.")
 @click.option("--sign", is_flag=True, help="Make keys, so that it is published signed.")
@@ -134,7 +126,7 @@ def init(
 
 
 @registry.command()
-@click.argument("folder", metavar="DIR", default=".")
+@_here
 @click.option("--root", "root_key", is_flag=True, help="Another key of the root itself.")
 @_keys
 @common
@@ -193,7 +185,7 @@ def new(
 
 
 @registry.command("check")
-@click.argument("folder", metavar="DIR", default=".")
+@_here
 @common
 def check_(folder: str, cache_dir: str | None, as_json: bool) -> int:
     """Check every rule of a registry: exit code 8 with errors, 0 with warnings only."""
@@ -210,7 +202,7 @@ def check_(folder: str, cache_dir: str | None, as_json: bool) -> int:
 
 
 @registry.command("index")
-@click.argument("folder", metavar="DIR", default=".")
+@_here
 @common
 def index_(folder: str, cache_dir: str | None, as_json: bool) -> None:
     """Write index.json, from which lists and searches are answered."""
@@ -220,8 +212,14 @@ def index_(folder: str, cache_dir: str | None, as_json: bool) -> None:
 
 
 @registry.command()
-@click.argument("folder", metavar="DIR", default=".")
-@click.option("--to", metavar="URL", required=True, help="A folder, or s3://, gs:// or az://.")
+@_here
+@click.option(
+    "--to",
+    metavar="URL",
+    required=True,
+    callback=a_folder,
+    help="A folder, or s3://, gs:// or az://.",
+)
 @click.option("--with-blobs", is_flag=True, help="Also put there what the entries have at URLs.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @_keys

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dscache.cli import streams
 from dscache.errors import DscacheError
 from dscache.events import Event, Notice, Waiting
 
@@ -14,12 +15,14 @@ def document(value: Any) -> None:
     """One JSON document on stdout."""
     import json
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    # In ASCII, which every encoding of a stream has, and paths that are no text have a form in.
+    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def talk(text: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(text, err=True)
+    """A line for people, on stderr, if anybody is there."""
+    with streams.talk():
+        click.echo(text, err=True)
 
 
 def notices(event: Event) -> None:
@@ -60,7 +63,8 @@ def wrong_usage(error: click.ClickException, *, as_json: bool) -> int:
         facts = {"code": 2, "type": "UsageError", "message": error.format_message(), "hint": ""}
         document({"error": facts})
     else:
-        error.show()
+        with streams.talk():
+            error.show()
     return 2
 
 

@@ -12,19 +12,21 @@ from dscache.cli.options import cache, common
 from dscache.cli.tables import bars
 from dscache.keeping import USAGE_BY
 from dscache.quantities import show_size
-from dscache.results import DatasetUsage, Usage
+from dscache.results import DatasetUsage, Group, Usage
 
 
 @click.command()
-@click.option("--by", type=click.Choice(USAGE_BY), default="dataset", help="What a bar stands for.")
+@click.option(
+    "--by", type=click.Choice(USAGE_BY), help="What a bar stands for (default: a dataset)."
+)
 @common
-def usage(by: str, cache_dir: str | None, as_json: bool) -> None:
+def usage(by: str | None, cache_dir: str | None, as_json: bool) -> None:
     """Show what the cache takes on the disk, the largest first."""
-    found = cache(cache_dir).usage(by)
+    found = cache(cache_dir).usage(by or "dataset")
     if as_json:
         say.document(_facts(found, by))
         return
-    if by == "dataset":
+    if by in (None, "dataset"):
         bars([(_name(each), each.bytes, _note(each)) for each in found.datasets])
     else:
         bars([(each.key, each.bytes, f"{each.datasets} datasets") for each in found.groups])
@@ -48,7 +50,7 @@ def _note(each: DatasetUsage) -> str:
     return ", ".join([*shared, f"used {say.when(each.last_used)[:10]}", *each.held_by])
 
 
-def _facts(found: Usage, by: str) -> dict[str, Any]:
+def _facts(found: Usage, by: str | None) -> dict[str, Any]:
     datasets = [
         msgspec.to_builtins(each) | {"last_used": say.when(each.last_used)}
         for each in found.datasets
@@ -61,8 +63,12 @@ def _facts(found: Usage, by: str) -> dict[str, Any]:
         "counters": msgspec.to_builtins(found.counts),
         "datasets": datasets,
     }
-    groups = [msgspec.to_builtins(each) for each in found.groups]
-    return facts if by == "dataset" else facts | {"groups": groups}
+    if by is None:
+        return facts
+    groups = found.groups
+    if by == "dataset":
+        groups = tuple(Group(_name(each), each.bytes, 1) for each in found.datasets)
+    return facts | {"groups": msgspec.to_builtins(groups)}
 
 
 COMMANDS = {"usage": usage}

@@ -15,6 +15,7 @@ import msgspec
 
 from dscache import disk
 from dscache.errors import InvalidFile, StorageError, UsageError
+from dscache.malformed import MALFORMED
 from dscache.model import Dataset, Reference, is_name
 from dscache.registry.rules import located
 from dscache.registry.tables import Entry
@@ -139,7 +140,7 @@ def decode(data: bytes) -> list[Line]:
     try:
         lines = msgspec.json.Decoder(_Written).decode_lines(data)
         are_ours = all(line.format == FORMAT for line in lines)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except MALFORMED:
         are_ours = False
     found: dict[str, Line] = {}
     for line in map(_plain, lines) if are_ours else _one_by_one(data):
@@ -195,7 +196,7 @@ def _decoded(raw: bytes, number: int) -> Line:
                 format=found,
             )
         return _plain(msgspec.json.decode(raw, type=_Written))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise InvalidFile(f"{where}: {error}", hint=_ANEW) from error
 
 

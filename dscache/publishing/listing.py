@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from dscache.errors import InvalidFile
+from dscache.malformed import MALFORMED
 from dscache.model import version_order
 from dscache.publishing.source import Source
 from dscache.registry import index
@@ -42,7 +43,7 @@ def decode(data: bytes | None) -> Listing:
         return Listing()
     try:
         found = msgspec.json.decode(data, type=Listing)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidFile(str(error)) from error
     if found.format != 1:
         raise InvalidFile(f"format: {found.format} is not known; this version writes 1")
@@ -88,7 +89,7 @@ def _row(data: msgspec.Raw | None) -> Row | None:
         return None
     try:
         return msgspec.json.decode(data, type=Row)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise InvalidFile(str(error)) from error
 
 

@@ -23,7 +23,7 @@ from dscache.registry.entries import Document, dataset
 from dscache.registry.order import header
 from dscache.registry.places import HEADER, INDEX, Folder
 from dscache.registry.rendering import render, with_key
-from dscache.registry.rules import located, problems, url_error
+from dscache.registry.rules import located, problems, text_problem, url_error
 from dscache.registry.tables import FORMAT, ArtifactEntry, Entry, EntryName, RegistryEntry
 
 #: Downloads a URL: the path, size in bytes and sha256 of the file.
@@ -62,11 +62,12 @@ def init(folder: str, name: str, title: str = "") -> None:
     """Start a registry in a folder.
 
     Raises:
-        UsageError: the name is malformed.
+        UsageError: the name or the title is malformed.
         StorageError: there is one already, or the disk does not take it.
     """
     if not is_name(name):
         raise UsageError(f"{name!r} cannot be the name of a registry")
+    _refuse_text(title, "title")
     if os.path.lexists(f"{folder}/{HEADER}"):
         raise StorageError(f"there is a registry in {folder} already", path=folder)
     _publish(folder, HEADER, render(RegistryEntry(format=FORMAT, name=name, title=title)))
@@ -158,10 +159,14 @@ def yank(folder: str, name: str, version: str, reason: str) -> list[str]:
     """Mark a version as withdrawn: who fetches it is told why. The names of the files changed.
 
     Raises:
+        UsageError: the reason is empty, or holds control characters.
         NotFound: there is no such version.
         InvalidFile: its entry is malformed.
         StorageError: the registry's disk does not take it.
     """
+    if not reason.strip():
+        raise UsageError("why is it withdrawn? A reason is needed")
+    _refuse_text(reason, "reason")
     changed = []
     for file in (EntryName(name), EntryName(name, version)):
         entry = _read(folder, file)
@@ -201,6 +206,12 @@ def write_index(folder: str) -> bool:
 
 def _raise(error: DscacheError) -> NoReturn:
     raise error
+
+
+def _refuse_text(text: str, what: str) -> None:
+    """No file is written that nobody could read afterwards."""
+    for problem in text_problem(text, what):
+        raise UsageError(f"{what}: {problem.error}")
 
 
 def _refuse_source(source: str, has_base_url: bool) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.digest import hasher
+from dscache.malformed import MALFORMED
 from dscache.registry.entries import Document
 from dscache.registry.tables import too_long
 
@@ -85,7 +86,7 @@ def _read(path: str) -> Copy | None:
     line, _, data = Path(path).read_bytes().partition(b"\n")
     try:
         facts = msgspec.json.decode(line, type=_Facts)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return None
     if not facts.checksum:
         return Copy(facts.checked)

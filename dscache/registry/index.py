@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from dscache.errors import DscacheError, InvalidFile
 from dscache.events import Emit, Notice
+from dscache.malformed import MALFORMED
 from dscache.model import is_name, is_version, version_order
 from dscache.registry.entries import Document, dataset
 from dscache.registry.places import INDEX, Place
@@ -133,7 +134,7 @@ def decode(data: bytes) -> Index:
     """
     try:
         index = msgspec.json.decode(data, type=Index)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidFile(str(error)) from error
     if index.format != 1:
         raise InvalidFile(f"format: {index.format} is not known; this version reads 1")

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from dscache.errors import (
     DscacheError,
-    IntegrityError,
     InvalidFile,
     NotCached,
     NotFound,
@@ -22,7 +21,7 @@ from dscache.errors import (
 from dscache.events import Emit, Event, Notice
 from dscache.model import Dataset, Reference, is_version, version_order
 from dscache.registry.entries import Document
-from dscache.registry.order import Registries, Registry, unreadable
+from dscache.registry.order import UNREADABLE, Registries, Registry, unreadable
 from dscache.registry.places import Place
 from dscache.registry.rules import Problem
 from dscache.registry.tables import Alias, Entry
@@ -81,6 +80,22 @@ class Lookup:
     def locked(self, reference: Reference) -> Dataset | None:
         """The dataset that the project has locked under that full name, if it has."""
         return self._project.has(reference) if self._project else None
+
+    def has_moved(self, dataset: Dataset) -> bool:
+        """True if the project has locked it, and its registry, as far as that can be asked, has
+        other content under that version by now.
+        """
+        if self.locked(dataset.reference) != dataset:
+            return False
+        now = self.today(dataset)
+        return now is not None and now.content != dataset.content
+
+    def today(self, dataset: Dataset) -> Dataset | None:
+        """What its registry says of a version by now; None where it cannot say."""
+        try:
+            return self.resolve(dataset.reference)
+        except DscacheError:
+            return None
 
     def resolve(self, reference: Reference) -> Dataset:
         """The dataset that a reference means by the registries.
@@ -151,7 +166,7 @@ class Lookup:
         for registry in self.registries():
             try:
                 rows = index.read(registry.place, self._emit).datasets
-            except (TransferError, InvalidFile, IntegrityError) as error:
+            except UNREADABLE as error:
                 self._registries.leave_out(registry.name, error)
                 continue
             for name, row in rows.items():
@@ -245,7 +260,7 @@ class Lookup:
 
         try:
             return index.read(place, self._emit, most).datasets
-        except (TransferError, InvalidFile, IntegrityError):
+        except UNREADABLE:
             return {}  # an index is a convenience; look-ups never depend on it
 
     def _not_found(self, reference: Reference) -> NotFound:

@@ -5,6 +5,7 @@ Read lazily: of the lines that have gone by only the paths are kept, to find tho
 
 from __future__ import annotations
 
+import re
 import sys
 import urllib.parse
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ import msgspec
 
 from dscache.digest import Digest
 from dscache.errors import DscacheError, InvalidFile, UsageError
+from dscache.malformed import MALFORMED
 from dscache.model import Artifact, Manifest, Occupied, check_path
 from dscache.registry.entries import absolute
 from dscache.registry.rules import Problem, located, url_error
@@ -22,6 +24,8 @@ from dscache.registry.tables import ManifestLine
 _MAX_LINE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+#: Paths that are their own quotation; nearly all are.
+_UNQUOTED = re.compile(r"[A-Za-z0-9_.~/-]*")
 
 
 def read(path: str, manifest: Manifest, *, local: bool) -> Iterator[Artifact]:
@@ -38,7 +42,7 @@ def read(path: str, manifest: Manifest, *, local: bool) -> Iterator[Artifact]:
     for number, raw in _numbered(path, name):
         try:
             artifact = lines.artifact(decode(raw))
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise located(InvalidFile(str(error)), f"{name}, line {number}") from error
         except _Broken as broken:
             raise broken.problem.located(f"{name}, line {number}") from broken
@@ -128,7 +132,7 @@ class _Lines:
         if weak and not self._bases_do_for_weak:
             self._check(self._manifest.base_urls, weak)
             self._bases_do_for_weak = True
-        quoted = urllib.parse.quote(line.path)
+        quoted = line.path if _UNQUOTED.fullmatch(line.path) else urllib.parse.quote(line.path)
         return tuple([each + quoted for each in self._manifest.base_urls])
 
     def _check(self, urls: Iterable[str], weak: bool) -> None:

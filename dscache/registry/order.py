@@ -19,6 +19,7 @@ from dscache.errors import (
     NotCached,
     NotFound,
     TransferError,
+    UnsafeError,
     UsageError,
 )
 from dscache.events import Emit, Notice
@@ -28,7 +29,8 @@ from dscache.registry.rules import located
 from dscache.registry.tables import RegistryEntry
 from dscache.settings import Settings
 
-_UNREADABLE = (TransferError, InvalidFile, IntegrityError)
+#: Why a registry cannot be read; others go on without it where that changes no name's meaning.
+UNREADABLE = (TransferError, InvalidFile, IntegrityError, UnsafeError)
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -92,7 +94,7 @@ class Registries:
             if given in (name, None):
                 try:
                     found = self._opened(given, address)
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     trouble = trouble or self._unreadable(given or address, error)
                     continue
                 if found.name == name:
@@ -118,7 +120,7 @@ class Registries:
     def _names_itself(self, name: str, address: str) -> bool:
         try:
             return self._opened(None, address).name == name
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
 
     def leave_out(self, name: str, error: DscacheError) -> None:
@@ -133,7 +135,7 @@ class Registries:
         for name, address in self._users:
             try:
                 registry = self._opened(name, address)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 if not leave_out(error):
                     raise self._unreadable(name or address, error) from error
                 self.leave_out(name or address, error)
@@ -216,7 +218,7 @@ def header(place: Place) -> RegistryEntry:
 def _name_of_folder(place: Place) -> str | None:
     try:
         return header(place).name
-    except _UNREADABLE:
+    except UNREADABLE:
         return None  # told when its turn comes
 
 

@@ -1,6 +1,7 @@
 """The settings by name: each key's type, default and meaning of what people write for it."""
 
 import os
+import urllib.parse
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -65,10 +66,15 @@ def _choice(*choices: str) -> Callable[[object], str]:
 def public_address(value: object) -> str:
     """A folder, or a URL without what is secret: addresses are shown, logged and recorded."""
     text = _text(value)
+    if "://" not in text:
+        return text
     try:
-        shown = redacted(text) if "://" in text else text
+        parts = urllib.parse.urlsplit(text)
+        _, shown = parts.port, redacted(text)
     except ValueError as error:  # its text would show the URL
         raise UsageError("there is an address that is not a URL") from error
+    if not (parts.netloc or parts.scheme == "file"):
+        raise UsageError(f"{shown!r} names no host or bucket")
     if shown != text:
         raise UsageError(
             f"{shown}: an address holds no credentials, query or fragment; "
@@ -111,9 +117,10 @@ def _registries(value: object) -> Mapping[str, str]:
     return table
 
 
-def addresses(text: str) -> tuple[str, ...]:
+def addresses(value: object) -> tuple[str, ...]:
     """Those in a variable, separated by semicolons."""
-    return tuple(public_address(each.strip()) for each in text.split(";") if each.strip())
+    texts = map(str.strip, _text(value).split(";"))
+    return tuple(public_address(each) for each in texts if each)
 
 
 class Auth(msgspec.Struct, frozen=True):

@@ -68,7 +68,7 @@ def open_bucket(url: str) -> S3Store | GCSStore | AzureStore:
             url.rstrip("/"), client_options=options, retry_config=retries, **known
         )
     except (BaseError, ValueError) as error:
-        raise UsageError(f"{url} cannot be used: {error}") from error
+        raise UsageError(f"{url} cannot be used: {reason(error)}") from error
 
 
 @lru_cache(maxsize=1)

@@ -78,6 +78,9 @@ class _Reading:
 
 def path_of(url: str) -> str:
     """The local path that a `file:` URL names."""
-    from urllib.request import url2pathname  # late: it takes 20 ms, and most URLs are others
+    path = urllib.parse.urlsplit(url).path
+    if os.name == "nt":
+        from urllib.request import url2pathname  # late: it takes 20 ms, and most URLs are others
 
-    return url2pathname(urllib.parse.urlsplit(url).path)
+        return url2pathname(path)
+    return os.fsdecode(urllib.parse.unquote_to_bytes(path))  # the bytes of a path may be no text

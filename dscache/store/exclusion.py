@@ -19,6 +19,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import host_name, this_boot
 
@@ -87,7 +88,7 @@ def known(layout: Layout) -> Verdict | None:
     try:
         data = disk.read_small(layout.host(key_here(layout)), 4096)
         return msgspec.json.decode(data, type=Verdict)
-    except (OSError, StorageError, msgspec.MsgspecError):
+    except (OSError, StorageError, *MALFORMED):
         return None
 
 

@@ -24,6 +24,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.digest import Digest
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, Owner, in_words, is_gone, this_boot, this_process
 
@@ -190,7 +191,7 @@ def _remove(path: str) -> None:
 def _owner(folder: str) -> Owner | None:
     try:
         return msgspec.json.decode(disk.read_small(f"{folder}/{_OWNER}", _MAX_OWNER), type=Owner)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *MALFORMED):
         return None  # nobody knows whose it is: time ends it
 
 

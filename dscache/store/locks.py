@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.events import Emit, Idle, Notice, to_log
+from dscache.malformed import MALFORMED
 from dscache.quantities import show_duration
 from dscache.store import exclusion
 from dscache.store.exclusion import Verdict
@@ -103,7 +104,7 @@ class Locks:
         try:
             data = disk.read_small(self._layout.holder(key), 4096)
             return str(msgspec.json.decode(data, type=_Holder))
-        except (OSError, StorageError, msgspec.MsgspecError):
+        except (OSError, StorageError, *MALFORMED):
             return "another process"
 
     def probe(self) -> Verdict:

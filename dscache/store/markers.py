@@ -20,6 +20,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import Owner, is_gone, this_process
 
@@ -69,7 +70,7 @@ def _is_left(path: str) -> bool:
         return is_gone(msgspec.json.decode(disk.read_small(path, 4096), type=Owner)) is True
     except FileNotFoundError:
         return True
-    except (StorageError, msgspec.MsgspecError):
+    except (StorageError, *MALFORMED):
         return False
 
 

@@ -20,6 +20,7 @@ import msgspec
 from dscache import disk, filesystem
 from dscache.errors import StorageError
 from dscache.events import Emit, Notice
+from dscache.malformed import MALFORMED
 from dscache.quantities import show_duration
 from dscache.store.layout import Layout
 from dscache.store.locks import NoLocks, system_lock
@@ -221,6 +222,6 @@ def _read(path: str, kind: Callable[..., Found]) -> Found | None:
     decode: Any = msgspec.json.decode
     try:
         found: Found = decode(disk.read_small(path, 4096), type=kind)
-    except (FileNotFoundError, StorageError, msgspec.MsgspecError):
+    except (FileNotFoundError, StorageError, *MALFORMED):
         return None
     return found

@@ -20,6 +20,7 @@ from contextlib import suppress
 import msgspec
 
 from dscache import copying, disk, filesystem
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, Owner, is_gone, this_boot, this_process
 from dscache.store.ranges import Ranges, Span
@@ -321,7 +322,7 @@ class Parts:
         try:
             data = disk.read_small(self._layout.journal(key, token), 64 << 10)
             return msgspec.json.decode(data, type=Journal)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *MALFORMED):
             return None  # taken over by another process, torn or not ours to read
 
     def _orphan(self, key: str, token: str) -> Orphan | None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 import msgspec
 
 from dscache import disk, filesystem
+from dscache.malformed import MALFORMED
 from dscache.model import Dataset, Reference, mark_of
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, is_running
@@ -286,5 +287,5 @@ def _read(path: str) -> tuple[Record | None, float]:
     used = os.stat(path).st_mtime  # first: what is written meanwhile has another time
     try:
         return msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=Record), used
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return None, used

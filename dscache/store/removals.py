@@ -16,6 +16,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.quantities import show_duration
 from dscache.store.layout import Layout
 from dscache.store.owner import Owner, in_words, is_gone, this_process
@@ -120,5 +121,5 @@ def _read(path: str) -> _Removal | None:
         return msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=_Removal)
     except FileNotFoundError:
         raise
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *MALFORMED):
         return None

@@ -15,6 +15,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 
 _PINS = "pins"
@@ -109,7 +110,10 @@ class Roots:
         if root != known:
             # One that a power cut has torn would keep everything, and one that is lost nothing.
             # What only explains is not worth waiting for the disk at each file that is placed.
-            data = msgspec.json.encode(root)
+            try:
+                data = msgspec.json.encode(root)
+            except UnicodeEncodeError as error:
+                raise StorageError(f"{root.path!r} is no text that can be written down") from error
             filesystem.publish_bytes(data, self.path(root), durable=root.protects)
 
     def all(self) -> Iterator[Root]:
@@ -156,5 +160,5 @@ def needs(kind: str, path: str, marks: Sequence[str]) -> Root:
 def _read(path: str) -> Root | None:
     try:
         return msgspec.json.decode(disk.read_small(path, _MAX_FILE), type=Root)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return None

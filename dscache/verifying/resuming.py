@@ -16,6 +16,7 @@ import msgspec
 
 from dscache import disk, filesystem
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import Owner, is_gone, this_boot, this_process
 from dscache.verifying.checking import Check, Finding, Position, is_changed
@@ -75,7 +76,7 @@ class Progress:
         try:
             age = time.time() - os.stat(self._path).st_mtime
             state = msgspec.json.decode(disk.read_small(self._path, _MAX_FILE), type=State)
-        except (OSError, StorageError, msgspec.MsgspecError):
+        except (OSError, StorageError, *MALFORMED):
             return None
         owner = state.owner
         is_ours = (state.question, state.format) == (self._question, _FORMAT)
