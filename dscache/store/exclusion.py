@@ -111,7 +111,8 @@ def second_process_gets(path: str) -> bool | None:
         done = subprocess.run(
             [program, "-I", "-S", "-c", _SECOND_PROCESS, path],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            # Its end is seen at once: for a process alone Python looks at ever longer intervals.
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_PATIENCE,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
