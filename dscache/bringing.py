@@ -225,8 +225,8 @@ class Bringing:
 
     def _keep_unannounced(self, delivered: Delivered) -> None:
         """Keep from every prune what nobody knew the sha256 of until it came."""
-        blob, digests = delivered.blob, delivered.want.artifact.digests
-        if blob and all(each.algorithm != "sha256" for each in digests):
+        blob, identity = delivered.blob, delivered.want.artifact.identity
+        if blob and (identity is None or identity.algorithm != "sha256"):
             with disk.storage_errors("the cache cannot be written"):
                 self._lease.announce([Digest("sha256", blob.sha256)])
             self._call.let_pass([blob.sha256], delivered.want.artifact.path)

@@ -113,13 +113,12 @@ class Sums:
 
     def __init__(self, algorithms: Iterable[str] = ()) -> None:
         wanted = dict.fromkeys(("sha256", "xxh3_128", *algorithms))
-        self._hashers = {algorithm: hasher(algorithm) for algorithm in wanted}
-        self._updates = [each.update for each in self._hashers.values()]
+        self._hashers = {algorithm: _maker(algorithm)() for algorithm in wanted}
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the stream."""
-        for update in self._updates:
-            update(data)
+        for each in self._hashers.values():
+            each.update(data)
 
     def __getitem__(self, algorithm: str) -> str:
         return self._hashers[algorithm].hexdigest()

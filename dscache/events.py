@@ -125,10 +125,13 @@ Event = (
 Emit = Callable[[Event], None]
 #: What a caller says of progress: what takes the events; or True, to have it shown.
 Progress = Emit | bool
+_LOGGED = (Notice, Waiting, Retrying)
 
 
 def to_log(event: Event) -> None:
     """Hand what a silent caller must still hear to the `dscache` logger."""
+    if not isinstance(event, _LOGGED):
+        return
     import logging  # late: a hit has nothing to say
 
     match event:
@@ -138,5 +141,3 @@ def to_log(event: Event) -> None:
             logging.getLogger("dscache").info("waiting for %s: %s", what, holder)
         case Retrying(key, reason, delay):
             logging.getLogger("dscache").info("%s: %s; again in %.1f s", key, reason, delay)
-        case _:
-            pass

@@ -8,7 +8,18 @@ from functools import lru_cache
 
 def host(url: str) -> str:
     """Host and port, without credentials; empty for a URL that has none."""
-    name = url.partition("://")[2]
+    return _host_of(site(url))
+
+
+def site(url: str) -> str:
+    """The URL up to its path: what the files of one place have in common, as it is written."""
+    end = url.find("/", url.find("://") + 3)
+    return url if end < 0 else url[:end]
+
+
+@lru_cache(maxsize=256)
+def _host_of(place: str) -> str:
+    name = place.partition("://")[2]
     for end in "/?#":
         name = name.partition(end)[0]
     return name.rpartition("@")[2].lower()

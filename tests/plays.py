@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from dscache.digest import Digest, Sums
 from dscache.events import Event

@@ -34,6 +34,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429})
 # What URLs are made of, '%' included: parts that are quoted already stay as they are.
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
+_QUOTED = re.compile(rf"[A-Za-z0-9_.\-{re.escape(_URL_CHARACTERS)}]*")
 
 
 def read_head(lines: Sequence[bytes]) -> tuple[int, dict[str, str]] | None:
@@ -120,6 +121,8 @@ def retry_after(text: str, now: float | None = None) -> float | None:
 
 def quoted(url: str | bytes) -> str:
     """The URL in the characters that URLs may have: what else is in it is percent-encoded."""
+    if isinstance(url, str) and _QUOTED.fullmatch(url):
+        return url
     return urllib.parse.quote(url, safe=_URL_CHARACTERS)
 
 

@@ -52,12 +52,11 @@ class Sources:
 
     def start(self, request: Request) -> Exchange:
         """Send a request to the source that serves its URL."""
-        url = rewritten(request.url, self._settings.rewrite)
-        if url != request.url:
-            request = replace(request, url=url)
-        if is_bucket(url):
+        if self._settings.rewrite:
+            request = replace(request, url=rewritten(request.url, self._settings.rewrite))
+        if is_bucket(request.url):
             try:
-                request = replace(request, url=self._sign(url), is_signed=True)
+                request = replace(request, url=self._sign(request.url), is_signed=True)
             except TransferError as error:
                 return Refused(Failure(Trouble.REFUSED, str(error)))
         source = self._source(request.url)

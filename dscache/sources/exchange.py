@@ -36,6 +36,11 @@ class Request(msgspec.Struct, frozen=True):
     is_probe: bool = False
     is_signed: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """True where nothing is said but the URL: the whole file is wanted."""
+        return self == Request(self.url)
+
 
 class Head(msgspec.Struct, frozen=True):
     """What a source says before the bytes.
@@ -89,9 +94,12 @@ class Exchange(Protocol):
     """
 
     is_whole: bool
-    head: Head | None
     failure: Failure | None
     done: bool
+
+    @property
+    def head(self) -> Head | None:
+        """What the source has said; None as long as that is not known."""
 
     def take(self) -> list[bytes]:
         """The bytes that arrived since the last call; none before `head` is known."""

@@ -16,7 +16,7 @@ from dscache.errors import UnsafeError
 from dscache.sources import answers
 from dscache.sources.exchange import Exchange, Failure, Head, Request, Trouble
 from dscache.sources.options import Options, default_ca_bundle
-from dscache.urls import is_loopback
+from dscache.urls import is_loopback, site
 
 _USER_AGENT = "dscache (+https://pypi.org/project/dscache/)"
 #: libcurl reads ten of these at a time. What that makes stays below a MiB, so that the allocator
@@ -32,6 +32,8 @@ _TLS13_CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POL
 _SUPPRESS_CONNECT_HEADERS = 265  # curl/curl.h; pycurl has no name for it
 #: What libcurl says nothing about (curl/curl.h).
 _NAMELESS = {100: "the headers of the answer are too long"}
+#: Options with their values.
+_Setup = tuple[tuple[int, object], ...]
 _CERTIFICATE = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE})
 _UNUSABLE = frozenset(
     {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_SSL_CERTPROBLEM}
@@ -52,9 +54,11 @@ class Http:
         self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._idle: list[pycurl.Curl] = []
-        self._known: dict[tuple[pycurl.Curl, int], object] = {}
+        self._setups: dict[pycurl.Curl, _Setup] = {}  # of each handle's last request
+        self._plain: dict[str, _Setup] = {}  # of plain requests, by site
         self._active: dict[pycurl.Curl, _Transfer] = {}
         self._ca_bundle = options.ca_bundle or default_ca_bundle()
+        self._has_netrc = _has_netrc()
 
     def start(self, request: Request) -> Exchange:
         """Send a request.
@@ -94,27 +98,16 @@ class Http:
 
     def send(self, transfer: _Transfer) -> None:
         """Ask for the URL at which a transfer has arrived."""
-        request = transfer.request
-        # Never empty: pycurl takes an empty list to mean "as before", with another host's secrets.
-        headers = {"User-Agent": _USER_AGENT}
         try:
-            if not request.is_signed:
-                headers |= self._options.headers_for(transfer.url, request.url)
+            setup = self._setup(transfer)
         except UnsafeError as error:
             transfer.finish(Failure(Trouble.UNSAFE, str(error)))
             return
-        is_part = request.start or request.end is not None
-        if is_part:
-            last = "" if request.end is None else request.end - 1
-            headers["Range"] = f"bytes={request.start}-{last}"
-        if request.validator:
-            headers["If-Range" if is_part else "If-None-Match"] = request.validator
         easy = self._idle.pop() if self._idle else self._new_handle()
-        self._set(easy, pycurl.HTTPHEADER, [f"{name}: {each}" for name, each in headers.items()])
-        netrc = pycurl.NETRC_IGNORED if request.is_signed else _netrc_for(transfer.url)
-        self._set(easy, pycurl.NETRC, netrc)
-        self._set(easy, pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION)
-        easy.setopt(pycurl.NOBODY, int(request.is_probe))
+        if self._setups.get(easy) != setup:
+            self._setups[easy] = setup
+            for option, value in setup:
+                easy.setopt(option, value)
         easy.setopt(pycurl.URL, transfer.url)
         easy.setopt(pycurl.WRITEFUNCTION, transfer.body.append)
         easy.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
@@ -130,17 +123,44 @@ class Http:
             self._multi.remove_handle(easy)
             self._idle.append(easy)
 
-    def _set(self, easy: pycurl.Curl, option: int, value: object) -> None:
-        """Set an option, unless the handle has that value from its last request."""
-        if self._known.get((easy, option)) != value:
-            self._known[easy, option] = value
-            easy.setopt(option, value)
+    def _setup(self, transfer: _Transfer) -> _Setup:
+        """The options for a transfer; those of plain requests are the same for a whole site."""
+        url, request = transfer.url, transfer.request
+        if url != request.url or not request.is_plain:
+            return self._made_setup(url, request)
+        place = site(url)
+        found = self._plain.get(place)
+        if found is None:
+            found = self._plain[place] = self._made_setup(url, request)
+        return found
+
+    def _made_setup(self, url: str, request: Request) -> _Setup:
+        # Never empty: pycurl takes an empty list to mean "as before", with another host's secrets.
+        headers = {"User-Agent": _USER_AGENT}
+        if not request.is_signed:
+            headers |= self._options.headers_for(url, request.url)
+        is_part = request.start or request.end is not None
+        if is_part:
+            last = "" if request.end is None else request.end - 1
+            headers["Range"] = f"bytes={request.start}-{last}"
+        if request.validator:
+            headers["If-Range" if is_part else "If-None-Match"] = request.validator
+        has_netrc = self._has_netrc and not request.is_signed and _may_have_password(url)
+        return (
+            (pycurl.HTTPHEADER, [f"{name}: {each}" for name, each in headers.items()]),
+            (pycurl.NETRC, pycurl.NETRC_OPTIONAL if has_netrc else pycurl.NETRC_IGNORED),
+            (pycurl.HTTP_VERSION, _VERSION_ALONE if request.is_long else _VERSION),
+            (pycurl.NOBODY, int(request.is_probe)),
+        )
 
     def _finish(self, easy: pycurl.Curl, failure: Failure | None) -> None:
         transfer = self._active[easy]
         if failure and easy.getinfo(pycurl.HTTP_CONNECTCODE) == 407:
             failure = answers.proxy_refusal()
         self.release(transfer)
+        if failure is None and easy.getinfo(pycurl.RESPONSE_CODE) == 200:
+            transfer.done = True
+            return
         transfer.read_head()
         if transfer.location:
             transfer.redirect()
@@ -176,10 +196,10 @@ class _Transfer:
 
     def __init__(self, http: Http, request: Request) -> None:
         self.request = request
-        self.head: Head | None = None
         self.failure: Failure | None = None
         self.done = False
         self.easy: pycurl.Curl | None = None
+        self._head: Head | None = None
         self._http = http
         self._hops = 0
         self._reset(answers.quoted(request.url))
@@ -190,13 +210,21 @@ class _Transfer:
         self.body: list[bytes] = []
         self.lines: list[bytes] = []
 
+    @property
+    def head(self) -> Head | None:
+        """What the server has said; read late, since of a small file that is right nobody asks."""
+        if self.done:
+            self.read_head()
+        return self._head
+
     def take(self) -> list[bytes]:
         if not self.body:
             return []
-        self.read_head()
-        if self.head is None:
-            self._leave_page()
-            return []
+        if not self.done or self.failure:
+            self.read_head()
+            if self._head is None:
+                self._leave_page()
+                return []
         chunks = self.body.copy()
         self.body.clear()
         return chunks
@@ -207,7 +235,7 @@ class _Transfer:
 
     def read_head(self) -> None:
         """Make sense of status and headers, once they are all here."""
-        if self.head or self.failure or self.location:
+        if self._head or self.failure or self.location:
             return
         read = answers.read_head(self.lines)
         if read is None:
@@ -218,7 +246,7 @@ class _Transfer:
             return
         answer = answers.interpret(self.request, status, headers)
         if isinstance(answer, Head):
-            self.head = answer
+            self._head = answer
         else:
             self.failure = answer
 
@@ -251,10 +279,17 @@ class _Transfer:
             self.redirect()
 
 
-def _netrc_for(url: str) -> int:
+def _has_netrc() -> bool:
+    """True if the user has a netrc file, which libcurl would look for before each request."""
+    if os.name == "nt":  # where it may be in other places, too
+        return True
+    names = (".netrc", "_netrc")
+    return any(os.path.exists(os.path.expanduser(f"~/{name}")) for name in names)
+
+
+def _may_have_password(url: str) -> bool:
     """Passwords of the user's netrc file go only where configured ones may: see `Credentials`."""
-    safe = url.startswith("https:") or is_loopback(url)
-    return int(pycurl.NETRC_OPTIONAL if safe else pycurl.NETRC_IGNORED)
+    return url.startswith("https:") or is_loopback(url)
 
 
 def _curl_failure(code: int, message: str) -> Failure:

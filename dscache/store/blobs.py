@@ -21,6 +21,7 @@ import msgspec
 from dscache import disk, filesystem
 from dscache.digest import Digest, Sums, fast_sum_of, is_sha256, sums_of
 from dscache.errors import IntegrityError
+from dscache.malformed import MALFORMED
 from dscache.store.layout import Layout
 from dscache.store.owner import Boot, is_running, this_boot
 
@@ -149,11 +150,14 @@ class Blobs:
     def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
         """Store bytes whose hashes the caller has computed and found right."""
         temporary = self._layout.part("small", f"{self._token}{next(self._numbers):x}")
-        with filesystem.created(temporary, final=True) as fd:
-            filesystem.write(fd, [data], 0)
-            if self._durable:
-                filesystem.sync(fd)
+        fd = filesystem.create(temporary, final=True)
         try:
+            try:
+                filesystem.write(fd, [data], 0)
+                if self._durable:
+                    filesystem.sync(fd)
+            finally:
+                os.close(fd)
             return self._publish(temporary, len(data), sums, known_as)
         except BaseException:
             filesystem.drop(temporary)
@@ -276,7 +280,7 @@ class Blobs:
         try:
             data = disk.read_small(self._layout.proof(sha256), 4096)
             return msgspec.json.decode(data, type=_Proof)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *MALFORMED):
             return None  # no proof means that the bytes are hashed
 
     def _prove(self, blob: Blob, mtime_ns: int, *, durable: bool) -> None:

@@ -37,6 +37,7 @@ from dscache.transfer.extraction import Extraction, Extractions
 from dscache.transfer.failures import failure_of, manual
 from dscache.transfer.hashing import hashing_threads
 from dscache.transfer.here import lent, tree_of
+from dscache.transfer.parcel import Parcel
 from dscache.transfer.pool import Pool, Task
 from dscache.transfer.remote import Near, Remote
 from dscache.transfer.sink import Memory, Trailed
@@ -46,6 +47,9 @@ from dscache.transfer.wants import Delivered, Want, claim_key, is_small
 if TYPE_CHECKING:
     from dscache.unpack.rules import Limits as UnpackLimits
     from dscache.unpack.unpacking import Unpacking
+
+
+_HTTP = ("http:", "https:")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -76,6 +80,7 @@ class Delivery:
         self._store = store
         self._layers = layers
         self._remote = remote
+        self._has_other_ways = bool(layers or remote or limits.offline)
         self._limits = limits
         self._emit = emit
         self._executor: ThreadPoolExecutor = hashing_threads()
@@ -110,7 +115,7 @@ class Delivery:
                         ending.callback(lock.release)
                     if isinstance(task, Extraction):
                         ending.callback(task.unpacking.stop)
-                    else:
+                    elif isinstance(task, Download):
                         ending.callback(task.sink.keep)
 
     def _deliver(
@@ -119,11 +124,12 @@ class Delivery:
         with closing(self._pool.run(self._tasks(wants, claim))) as finished:
             for task in finished:
                 delivered = self._finish(task)
-                yield from self._hand_out()
+                if self._ready:
+                    yield from self._hand_out()
                 if delivered:
                     yield delivered
-                    twins = self._same.pop(claim_key(delivered.want.artifact))
-                    yield from self._twins(twins, delivered)
+                    if twins := self._same.pop(task.key):
+                        yield from self._twins(twins, delivered)
         yield from self._hand_out()
 
     def _hand_out(self) -> Iterator[Delivered]:
@@ -149,6 +155,8 @@ class Delivery:
         if key in self._same:
             self._same[key].append(want)
             return None
+        if self._is_parcel(artifact):
+            return self._claimed(Parcel(key, artifact, self._opened), want)
         lock = None
         if not is_small(artifact):
             lock = claim(key)
@@ -164,8 +172,11 @@ class Delivery:
             if lock:
                 lock.release()
             raise
+        return self._claimed(task, want, lock)
+
+    def _claimed(self, task: Task, want: Want, lock: Lock | None = None) -> Task:
         self._claims[task] = want, lock
-        self._same[key] = []
+        self._same[task.key] = []
         return task
 
     def _is_here(self, want: Want) -> bool:
@@ -201,6 +212,18 @@ class Delivery:
                 path=artifact.path,
             )
         return replace(artifact, urls=local)
+
+    def _is_parcel(self, artifact: Artifact) -> bool:
+        """True for what nearly always comes whole from the first of its sources."""
+        if self._has_other_ways or artifact.unpack or not (artifact.hash and artifact.urls):
+            return False
+        return is_small(artifact) and artifact.urls[0].startswith(_HTTP)
+
+    def _opened(self, parcel: Parcel) -> Download:
+        """The download that takes over from a parcel."""
+        download = self._begin(parcel.key, parcel.artifact)
+        self._claims[download] = self._claims.pop(parcel)
+        return download
 
     def _begin(self, key: str, artifact: Artifact) -> Download:
         path = lent(self._layers, artifact) or ""
@@ -248,6 +271,7 @@ class Delivery:
         downloads = [each for each in self._claims if isinstance(each, Download)]
         sinks = [(download.total or 0, download.sink) for download in downloads]
         needed = sum(max(0, size - sink.allocated) for size, sink in sinks)
+        needed += sum(each.size for each in self._claims if isinstance(each, Parcel))
         return too_little(self._store, needed, sum(sink.count for _, sink in sinks))
 
     def _finish(self, task: Task) -> Delivered | None:
@@ -255,6 +279,8 @@ class Delivery:
         want, lock = self._claims[task]
         if isinstance(task, Extraction):
             delivered = self._with_tree(task.delivered, task.unpacking)
+        elif isinstance(task, Parcel):
+            delivered = self._arrived(want, task)
         else:
             delivered = self._stored(want, task)
             if delivered.blob and want.artifact.unpack:
@@ -269,6 +295,18 @@ class Delivery:
         if lock:
             lock.release()
         return delivered
+
+    def _arrived(self, want: Want, parcel: Parcel) -> Delivered:
+        """The blob of a parcel."""
+        self._budget.refill()
+        artifact, size = parcel.artifact, parcel.size
+        try:
+            with disk.storage_errors(f"{artifact.path} cannot be stored"):
+                blob = self._store.blobs.publish_bytes(parcel.data, parcel.sums, artifact.digests)
+        except StorageError as refused:
+            return Delivered(want, error=self._explained(refused), downloaded=size)
+        self._emit(Finished(parcel.key, size))
+        return Delivered(want, blob, downloaded=size, is_new=True, is_from_origin=True)
 
     def _stored(self, want: Want, download: Download) -> Delivered:
         """The blob of a download that has ended, or why there is none."""

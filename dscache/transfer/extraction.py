@@ -33,6 +33,11 @@ class Extraction(msgspec.Struct, eq=False):
     state: State = State.HASHING
     _told: float = 0.0
 
+    @property
+    def key(self) -> str:
+        """Under which it is claimed."""
+        return claim_key(self.delivered.want.artifact)
+
     def verify(self) -> None:
         """Look whether it is done, and tell how far it is."""
         archive, now = self.unpacking.archive, time.monotonic()

@@ -15,11 +15,12 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 from dscache.events import Advanced, Emit, Idle, Started
-from dscache.sources.exchange import Failure, Head, Source, Trouble
+from dscache.sources.exchange import Failure, Head, Request, Source, Trouble
 from dscache.transfer.download import Download, State
 from dscache.transfer.extraction import Extraction
 from dscache.transfer.hosts import Host
 from dscache.transfer.mirrors import SOON, Mirrors, lags
+from dscache.transfer.parcel import Parcel
 from dscache.transfer.pieces import Piece
 from dscache.transfer.rate import RateLimit
 from dscache.transfer.running import Course, Running, Taker, download_of
@@ -42,7 +43,7 @@ _COMPARE_EVERY = 0.5
 _CRAWL = 64 << 10
 
 
-Task = Download | Extraction
+Task = Download | Parcel | Extraction
 
 
 class Pool:
@@ -61,7 +62,7 @@ class Pool:
         self._emit = emit
         self._hosts: dict[str, Host] = {}
         self._courses: dict[Download, Course] = {}
-        self._active: dict[Taker, Running] = {}
+        self._active: dict[Taker | Parcel, Running] = {}
         self._ready: deque[Download] = deque()
         self._later: list[tuple[float, int, Download]] = []
         self._shared: set[Download] = set()
@@ -110,8 +111,11 @@ class Pool:
                 continue
             path, size = task.artifact.path, task.artifact.size
             self._emit(Started(task.key, path, size, task.kept))
-            self._queue(task)
-            self._start_ready()
+            if isinstance(task, Download):
+                self._queue(task)
+                self._start_ready()
+            elif not self._send_parcel(task):
+                self._queue(task.open())
         return True
 
     def _has_room(self) -> bool:
@@ -185,6 +189,17 @@ class Pool:
         at.active += 1
         at.long += is_long
 
+    def _send_parcel(self, parcel: Parcel) -> bool:
+        """Ask for a small file; False if its host wants no request now."""
+        url, now = parcel.artifact.urls[0], time.monotonic()
+        at = self._host(url)
+        if at.is_full or at.resting_until > now:
+            return False
+        exchange = self._source.start(Request(url))
+        self._active[parcel] = Running(exchange, at, None, now, False, now)
+        at.active += 1
+        return True
+
     def _divide(self) -> None:
         """Fetch further pieces of long files as far as their hosts have connections for them."""
         now = time.monotonic()
@@ -226,6 +241,9 @@ class Pool:
         """Hand out what is done or has failed."""
         for _ in range(len(self._ended)):
             task = self._ended.popleft()
+            if isinstance(task, Parcel):
+                yield task
+                continue
             if task.state is State.HASHING:
                 task.verify()
             if task.state is State.HASHING:
@@ -239,23 +257,49 @@ class Pool:
         self._is_moving = False
         now = time.monotonic()
         for taker, running in list(self._active.items()):
-            exchange = running.exchange
-            chunks = exchange.take()
-            if exchange.head and taker.head is None and taker.is_receiving:
-                self._begin(taker, exchange.head, running, now)
-            if chunks and taker.is_receiving:
+            chunks = running.exchange.take()
+            if chunks:
                 self._is_moving = True
-                count = sum(map(len, chunks))
-                self._rate.spend(count)
-                taker.receive(chunks)
-                if running.course:
-                    self._look_after(taker, running, count, now)
-            if exchange.done and taker.is_receiving:
-                self._end(taker, running, now)
-            if not taker.is_receiving:
-                self._retire(taker, now)
+                self._rate.spend(sum(map(len, chunks)))
+            if isinstance(taker, Parcel):
+                self._collect(taker, running, chunks, now)
+            else:
+                self._hand_over(taker, running, chunks, now)
         if self._courses:
             self._compare(now)
+
+    def _collect(self, parcel: Parcel, running: Running, chunks: list[bytes], now: float) -> None:
+        """Take what has come of a small file; a download sees to all that is not the file."""
+        exchange = running.exchange
+        if chunks:
+            parcel.take(chunks)
+        if not exchange.done and parcel.count <= parcel.size:
+            return
+        del self._active[parcel]
+        if exchange.done and not exchange.failure and parcel.is_right():
+            running.host.active -= 1
+            running.host.is_well()
+            self._ended.append(parcel)
+            self._is_moving = True
+        else:
+            download = parcel.open()
+            download.request()
+            self._active[download] = running
+            self._hand_over(download, running, parcel.chunks, now)
+
+    def _hand_over(self, taker: Taker, running: Running, chunks: list[bytes], now: float) -> None:
+        """Give what has come to whom it is for."""
+        exchange = running.exchange
+        if exchange.head and taker.head is None and taker.is_receiving:
+            self._begin(taker, exchange.head, running, now)
+        if chunks and taker.is_receiving:
+            taker.receive(chunks)
+            if running.course:
+                self._look_after(taker, running, sum(map(len, chunks)), now)
+        if exchange.done and taker.is_receiving:
+            self._end(taker, running, now)
+        if not taker.is_receiving:
+            self._retire(taker, now)
 
     def _begin(self, taker: Taker, head: Head, running: Running, now: float) -> None:
         taker.begin(head)
@@ -349,7 +393,7 @@ class Pool:
         return [
             (taker, running)
             for taker, running in self._active.items()
-            if running.course is course and taker.is_receiving
+            if running.course is course and isinstance(taker, Taker) and taker.is_receiving
         ]
 
     def _try_another(self, download: Download, course: Course, now: float) -> None:
@@ -370,6 +414,6 @@ class Pool:
         for taker, running in self._active.items():
             chunks = running.exchange.take()
             running.exchange.cancel()
-            if chunks and taker.head and taker.is_receiving:
+            if chunks and isinstance(taker, Taker) and taker.head and taker.is_receiving:
                 with suppress(OSError):  # another error has ended the call, or will be met again
                     taker.receive(chunks)
