@@ -119,7 +119,7 @@ def _read(path: str) -> MutableMapping[str, Any]:
     import tomlkit
 
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             return tomlkit.load(file)
     except FileNotFoundError:
         return tomlkit.document()

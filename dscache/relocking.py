@@ -168,7 +168,7 @@ def _write(project: Project, lines: Sequence[Line]) -> None:
             if data != before:
                 filesystem.publish_bytes(data, lock_file)
             return
-        text = wanted.edited((bytes_of(file) or b"").decode(), project.changes)
+        text = wanted.edited((bytes_of(file) or b"").decode("utf-8-sig"), project.changes)
         try:
             with filesystem.replacing(file) as fd:
                 filesystem.write(fd, [text.encode()], 0)

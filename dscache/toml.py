@@ -25,7 +25,7 @@ def parse(data: bytes) -> dict[str, Any]:
         ValueError: it is not UTF-8 or not TOML, or has numbers of thousands of digits.
         RecursionError: it is nested too deeply.
     """
-    text = data.decode()
+    text = data.decode("utf-8-sig")  # editors of Windows put a mark before it
     if any(map(_has_deep_key, text.split("\n"))):  # a key stands on one line
         raise ValueError(f"a key of more than {_DEEP} parts")
     return tomli.loads(text)

@@ -189,6 +189,18 @@ def test_add_and_remove_move_nothing_else(bench: Bench) -> None:
     assert bench.line("crops").entry.version == "1"
 
 
+def test_files_of_editors_on_windows_are_read_and_edited(bench: Bench, home: Path) -> None:
+    """With a mark at the start, and two characters at the end of a line, which stay."""
+    config = home / "config.toml"
+    config.write_bytes(b"\xef\xbb\xbf# mine\r\njobs = 3\r\n")
+    bench.toml.write_bytes(b"\xef\xbb\xbf" + bench.toml.read_bytes())
+    bench.cache.add_registry("more", str(bench.shelf.folder))
+    bench.cache.add("crops")
+    found = settings.load()
+    assert (found.jobs, dict(found.datasets)) == (3, {"crops": "*"})
+    assert config.read_bytes().startswith(b"# mine\r\njobs = 3\r\n")
+
+
 def test_remove_takes_the_name_without_its_registry(bench: Bench) -> None:
     bench.ask(**{"team/crops": "*", "lab/fields": "*", "team/fields": "*"})
     with pytest.raises(UsageError, match=r"lab/fields or team/fields"):
