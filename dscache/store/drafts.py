@@ -12,12 +12,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock
 
 from dscache import copying, filesystem
 from dscache.digest import fast_sum, fast_sum_of, hasher
 from dscache.errors import UnsafeError
-from dscache.store.members import FILE, FOLDER, LINK, PROGRAM, Listing, Member
+from dscache.store.members import FILE, FOLDER, LINK, PROGRAM, Listed, Listing, Member
 
 FILES, MEMBERS, SUMMARY = "files", "members", "tree.json"
 
@@ -34,24 +33,19 @@ class Draft:
 
     Attributes:
         folder: all that belongs to the draft.
-        files: how many files it has so far.
-        bytes: what these hold.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.files = 0
-        self.bytes = 0
         self._root = f"{folder}/{FILES}"
         self._folders = {""}
-        self._lock = Lock()
         filesystem.new_folder(self._root)
         self._listing = Listing(f"{folder}/{MEMBERS}")
 
     def add_folder(self, path: str) -> None:
         """Make a folder; that it was made before is fine."""
         if self.enter(path):
-            self._note(Member(path, FOLDER))
+            self._listing.add(Member(path, FOLDER))
 
     def add_file(self, path: str, data: bytes | memoryview, *, program: bool = False) -> None:
         """Make a file of these bytes.
@@ -86,7 +80,7 @@ class Draft:
         except (OSError, ValueError) as error:
             _judge(path, error)
             raise
-        self._note(Member(path, LINK, target=target))
+        self._listing.add(Member(path, LINK, target=target))
 
     def add_twin(self, path: str, earlier: str) -> None:
         """Make another name of an earlier file.
@@ -140,12 +134,10 @@ class Draft:
     def remove(self, member: Member) -> None:
         """Take back a file."""
         filesystem.unlink(self.path(member.path))
-        self._listing.remove(member.path)
-        self.files -= 1
-        self.bytes -= member.size
+        self._listing.remove(member)
 
-    def close(self) -> str:
-        """Write the list to its end; its xxh3_128. Nothing can be added any more."""
+    def close(self) -> Listed:
+        """Write the list to its end; what is in it. Nothing can be added any more."""
         return self._listing.close()
 
     def discard(self) -> None:
@@ -177,13 +169,7 @@ class Draft:
             raise
 
     def _note_file(self, path: str, program: bool, size: int, xxh3_128: str) -> None:
-        self._note(Member(path, PROGRAM if program else FILE, size, xxh3_128))
-
-    def _note(self, member: Member) -> None:
-        self._listing.add(member)
-        with self._lock:
-            self.files += member.is_file
-            self.bytes += member.size
+        self._listing.add(Member(path, PROGRAM if program else FILE, size, xxh3_128))
 
 
 class NewFile:

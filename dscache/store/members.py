@@ -71,6 +71,20 @@ def read(path: str) -> Iterator[Member]:
         raise ValueError(f"{path} ends in the middle of a row")
 
 
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """What is in a list.
+
+    Attributes:
+        files: how many members are files.
+        bytes: what these hold.
+        xxh3_128: of the list itself, in hex.
+    """
+
+    files: int
+    bytes: int
+    xxh3_128: str
+
+
 class Listing:
     """A list that is being written, by several threads if need be."""
 
@@ -80,19 +94,25 @@ class Listing:
         self._lock = Lock()
         self._rows: list[bytes] = []
         self._size = 0
+        self._files = 0
+        self._bytes = 0
         self._removed: set[str] = set()
 
     def add(self, member: Member) -> None:
         """Take the next member."""
-        row = member.row()
+        row, is_file = member.row(), member.is_file
         with self._lock:
+            self._files += is_file
+            self._bytes += member.size
             self._rows.append(row)
             if len(self._rows) >= _ROWS:
                 self._flush()
 
-    def remove(self, path: str) -> None:
-        """Leave that member out."""
-        self._removed.add(path)
+    def remove(self, member: Member) -> None:
+        """Leave out a file that was added."""
+        self._files -= 1
+        self._bytes -= member.size
+        self._removed.add(member.path)
 
     def members(self) -> Iterator[Member]:
         """Those that were added so far."""
@@ -100,8 +120,8 @@ class Listing:
             self._flush()
         return (each for each in read(self._path) if each.path not in self._removed)
 
-    def close(self) -> str:
-        """Write the list to its end; the xxh3_128 of all of it."""
+    def close(self) -> Listed:
+        """Write the list to its end; what is in it."""
         members = self.members()
         if self._removed:
             with filesystem.replacing(self._path) as fd:
@@ -109,7 +129,7 @@ class Listing:
                 for each in members:
                     size += filesystem.write(fd, (each.row(),), size)
         self.discard()
-        return fast_sum_of(self._path)
+        return Listed(self._files, self._bytes, fast_sum_of(self._path))
 
     def discard(self) -> None:
         """Let go of the file; nothing can be added any more."""

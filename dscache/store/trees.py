@@ -19,6 +19,7 @@ import msgspec
 from dscache import disk, filesystem
 from dscache.digest import fast_sum_of
 from dscache.errors import StorageError
+from dscache.malformed import MALFORMED
 from dscache.store.blobs import Blob
 from dscache.store.drafts import FILES, MEMBERS, SUMMARY, Draft
 from dscache.store.layout import Layout
@@ -200,14 +201,14 @@ class Trees:
     def publish(self, draft: Draft, blob: Blob, recipe: str) -> Tree:
         """Give a complete draft its place; one that stands there already is mended from it."""
         with disk.storage_errors("an unpacked archive cannot be stored"):
-            list_sum = draft.close()
+            listed = draft.close()
             summary = _Summary(
                 sha256=blob.sha256,
                 size=blob.size,
                 xxh3_128=blob.xxh3_128,
-                files=draft.files,
-                bytes=draft.bytes,
-                list_sum=list_sum,
+                files=listed.files,
+                bytes=listed.bytes,
+                list_sum=listed.xxh3_128,
                 boot=this_boot(),
                 durable=self._durable,
             )
@@ -288,7 +289,7 @@ def _summary(folder: str) -> _Summary | None:
     try:
         data = disk.read_small(f"{folder}/{SUMMARY}", _MAX_SUMMARY)
         return msgspec.json.decode(data, type=_Summary)
-    except (FileNotFoundError, NotADirectoryError, StorageError, msgspec.MsgspecError):
+    except (FileNotFoundError, NotADirectoryError, StorageError, *MALFORMED):
         return None  # without a summary the archive is unpacked again
 
 
@@ -301,7 +302,7 @@ def _owner(folder: str) -> Owner | None:
     try:
         data = disk.read_small(f"{folder}/{_OWNER}", _MAX_SUMMARY)
         return msgspec.json.decode(data, type=Owner)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *MALFORMED):
         return None  # nobody knows whose it is: it stays until it is old
 
 

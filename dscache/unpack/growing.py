@@ -11,7 +11,8 @@ from dscache import disk
 
 #: Wait until so many bytes are there, so that threads do not change hands all the time.
 _STEP = 1 << 20
-_WINDOW = 4 << 20
+#: Bytes that a window shows at most.
+WINDOW = 4 << 20
 
 
 class Stopped(Exception):
@@ -110,13 +111,19 @@ class Windows:
     """A stream seen through a window that moves on: whole stretches of it without copying them.
 
     Has what tarfile needs to read headers (`read`, `tell`).
+
+    Attributes:
+        look: raises if nobody wants the bytes.
+        turn: called with the buffer before bytes in it are written over; gives the one to go on
+            with, which may be the same.
     """
 
     def __init__(self, file: io.BufferedIOBase, look: Callable[[], None] = lambda: None) -> None:
-        """`look` is called before bytes are handed out; raises if nobody wants them."""
+        """`look` is called before bytes are handed out."""
         self._file = file
-        self._look = look
-        self._buffer = disk.buffer(_WINDOW)
+        self.look = look
+        self._buffer = disk.buffer(WINDOW)
+        self.turn: Callable[[memoryview], memoryview] = lambda buffer: buffer
         self._start = self._end = 0
         self._offset = 0
 
@@ -127,9 +134,9 @@ class Windows:
     def peek(self, count: int) -> memoryview:
         """The next bytes, fewer only at the end of the stream; they are not taken.
 
-        Valid until the next call. `count` is at most 4 MiB.
+        Valid until the buffer is asked for by `turn`. `count` is at most 4 MiB.
         """
-        self._look()
+        self.look()
         while self._end - self._start < count and self._fill():
             pass
         return self._buffer[self._start : min(self._end, self._start + count)]
@@ -140,7 +147,7 @@ class Windows:
         Raises:
             EOFError: the stream has ended.
         """
-        self._look()
+        self.look()
         if self._start == self._end and not self._fill() and count:
             raise EOFError("the archive ends in the middle of a member")
         end = min(self._end, self._start + count)
@@ -155,7 +162,7 @@ class Windows:
         Raises:
             ValueError: no header is as long.
         """
-        if not 0 <= count <= _WINDOW:
+        if not 0 <= count <= WINDOW:
             raise ValueError(f"a header of {count} bytes")
         data = bytes(self.peek(count))
         self._start += len(data)
@@ -164,15 +171,18 @@ class Windows:
 
     def skip(self, count: int) -> None:
         """Leave bytes out. Raises as `take`."""
+        if count <= self._end - self._start:
+            self._start += count
+            self._offset += count
+            return
         while count > 0:
             count -= len(self.take(count))
 
     def _fill(self) -> bool:
         """Read on; False at the end of the stream."""
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif self._end == len(self._buffer):
+        if self._start == self._end or self._end == len(self._buffer):
             kept = bytes(self._buffer[self._start : self._end])
+            self._buffer = self.turn(self._buffer)
             self._buffer[: len(kept)] = kept
             self._start, self._end = 0, len(kept)
         count = self._file.readinto(self._buffer[self._end :])

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import cast
 
+from dscache import disk
 from dscache.store.drafts import Draft, NewFile
 from dscache.unpack.crew import Crew
-from dscache.unpack.growing import Windows
+from dscache.unpack.growing import WINDOW, Windows
 from dscache.unpack.headers import headers
 from dscache.unpack.rules import Rules, link_target, special
 
-#: Files up to this size are written by other threads, as many at a time as fill a batch.
+#: Files up to this size are written by other threads, those of a window at a time.
 _SMALL = 2 << 20
-_BATCH_FILES, _BATCH_BYTES = 64, 2 << 20
+#: Windows that wait to be written; more threads than these are not kept busy by one that reads.
+_SPARE = 4
 _LABEL = b"V"  # GNU tar's name for the archive itself
+
+#: Path, bytes, and whether it may be executed.
+_File = tuple[str, memoryview, bool]
 
 
 def unpack(stream: Windows, draft: Draft, rules: Rules, crew: Crew) -> None:
@@ -25,7 +31,9 @@ def unpack(stream: Windows, draft: Draft, rules: Rules, crew: Crew) -> None:
         UnsafeError: a member is refused.
         any of `headers.DAMAGE`: the archive is damaged.
     """
-    small = _Small(draft, crew)
+    small = _Small(draft, crew, stream.look)
+    if not crew.is_alone:
+        stream.turn = small.turn
     for member in headers(stream, rules):
         path = rules.name(member.name)
         if member.isdir():
@@ -54,40 +62,62 @@ def unpack(stream: Windows, draft: Draft, rules: Rules, crew: Crew) -> None:
 
 
 class _Small:
-    """Small files, which a crew writes while the next ones are read."""
+    """Small files, which a crew writes while the next ones are read.
 
-    def __init__(self, draft: Draft, crew: Crew) -> None:
+    They are written from where they were read to. The stream goes on in another buffer, and gets
+    one back when all files in it are written.
+    """
+
+    def __init__(self, draft: Draft, crew: Crew, look: Callable[[], None]) -> None:
         self._draft = draft
         self._crew = crew
-        self._batch: list[tuple[str, bytes, bool]] = []
-        self._bytes = 0
+        self._look = look
+        self._batch: list[_File] = []
+        self._spare: SimpleQueue[memoryview] = SimpleQueue()
+        self._made = 0
 
     def add(self, path: str, stream: Windows, member: tarfile.TarInfo) -> None:
         """Take the file that comes next in the stream."""
-        data = stream.read(member.size)
+        data = stream.peek(member.size)
         if len(data) < member.size:
             raise EOFError("the archive ends in the middle of a member")
         self._draft.enter(path.rpartition("/")[0])  # folders are made by one thread only
         self._batch.append((path, data, bool(member.mode & 0o100)))
-        self._bytes += len(data)
-        is_full = self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES
-        if is_full or self._crew.is_alone:
-            self._hand_over()
+        if self._crew.is_alone:
+            self._write(self._taken())
+        stream.skip(member.size)
 
     def finish(self) -> None:
-        """Wait until all of them are written."""
-        self._hand_over()
+        """Have all of them written."""
+        self._write(self._taken())
         self._crew.wait()
 
-    def _hand_over(self) -> None:
-        batch, self._batch, self._bytes = self._batch, [], 0
+    def turn(self, buffer: memoryview) -> memoryview:
+        """Have what was taken from a buffer written; return one that is free."""
+        batch = self._taken()
+        if not batch:
+            return buffer
 
         def write() -> None:
-            for path, data, program in batch:
-                self._draft.add_file(path, data, program=program)
+            try:
+                self._write(batch)
+            finally:
+                self._spare.put(buffer)
 
-        if batch:
-            self._crew.do(write)
+        self._crew.do(write)
+        if self._made < _SPARE and self._spare.empty():
+            self._made += 1
+            return disk.buffer(WINDOW)
+        return self._spare.get()
+
+    def _taken(self) -> list[_File]:
+        batch, self._batch = self._batch, []
+        return batch
+
+    def _write(self, batch: Sequence[_File]) -> None:
+        for path, data, program in batch:
+            self._look()  # a window may hold thousands, and the disk be slow
+            self._draft.add_file(path, data, program=program)
 
 
 def _large(stream: Windows, draft: Draft, path: str, member: tarfile.TarInfo) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, Protocol, cast
 
-from isal import igzip_lib, isal_zlib
+from zlib_ng import zlib_ng
 
 from dscache.errors import InvalidFile, UnsafeError
 from dscache.store.drafts import Draft
@@ -25,7 +25,7 @@ from dscache.unpack.rules import Rules, check_kind, link_target
 #: What reading a damaged archive raises.
 DAMAGE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
-    cast(type[Exception], isal_zlib.error),  # which its stubs take for a value
+    cast(type[Exception], zlib_ng.error),  # which its stubs take for a value
     zlib.error,
     struct.error,
     EOFError,
@@ -179,7 +179,7 @@ def _extract(
             advance(0)
             out.write(data)
             size += len(data)
-            crc = isal_zlib.crc32(data, crc)
+            crc = zlib_ng.crc32(data, crc)
         _check(member, size, crc)
 
 
@@ -199,12 +199,12 @@ def _whole(file: BinaryIO, member: zipfile.ZipInfo) -> bytes:
     if member.compress_type == zipfile.ZIP_STORED:
         data = _read(file, member.compress_size)
     elif member.compress_type == zipfile.ZIP_DEFLATED:
-        inflate = isal_zlib.decompressobj(_RAW_DEFLATE)
+        inflate = zlib_ng.decompressobj(_RAW_DEFLATE)
         # One byte more than it should be is enough to see that it is wrong.
         data = inflate.decompress(_read(file, member.compress_size), member.file_size + 1)
     else:
         data = b"".join(_pieces(file, member))
-    _check(member, len(data), isal_zlib.crc32(data))
+    _check(member, len(data), zlib_ng.crc32(data))
     return data
 
 
@@ -244,13 +244,35 @@ class _Stored:
         return data
 
 
+class _Deflated:
+    """Deflate, which keeps what it could not take in as the others do."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib_ng.decompressobj(_RAW_DEFLATE)
+        self._is_full = False
+
+    @property
+    def needs_input(self) -> bool:
+        # What is as much as may be is perhaps not all that the bytes so far make.
+        return not (self._inflate.unconsumed_tail or self._is_full)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        made = self._inflate.decompress(self._inflate.unconsumed_tail or data, max_length)
+        self._is_full = len(made) == max_length
+        return made
+
+
 def _decoder(file: BinaryIO, member: zipfile.ZipInfo) -> tuple[_Decoder, int]:
     """What decodes a member, and how many of its bytes have been read for that."""
     kind = member.compress_type
     if kind == zipfile.ZIP_STORED:
         return _Stored(), 0
     if kind == zipfile.ZIP_DEFLATED:
-        return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE), 0
+        return _Deflated(), 0
     if kind == zipfile.ZIP_BZIP2:
         import bz2  # late: few archives need it
 
