@@ -198,6 +198,14 @@ def test_large_members_come_out_right(room: Room, kind: str) -> None:
     assert {each.path: each for each in listed(room, tree)} == walked(tree)
 
 
+def test_what_inflates_to_whole_buffers_comes_out_right(room: Room) -> None:
+    """Of few bytes much is made: all of them may be read before all of it has come out."""
+    sizes = [(4 << 20) + more for more in (1, 1 << 20, (1 << 20) + 1)]
+    files = {str(size): bytes(size) for size in sizes}
+    data = packed("zip-deflated", *(File(name, plain) for name, plain in files.items()))
+    assert contents(room.unpack(data, "zip", FREE)) == files
+
+
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "zip-deflated"])
 def test_many_members_come_out_right(room: Room, kind: str) -> None:
     files = {f"{number % 7}/{number}": b"%d" % number for number in range(600)}
