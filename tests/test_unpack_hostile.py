@@ -208,7 +208,10 @@ def test_members_that_share_bytes_are_refused(
 ) -> None:
     data = make(9)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert len(archive.read("0")) >= 10 * MIB  # the bomb works
+        try:
+            assert len(archive.read("0")) >= 10 * MIB  # the bomb works
+        except zipfile.BadZipFile as refused:  # newer Pythons see that themselves
+            assert "Overlapped" in str(refused)
     written.bytes = 0
     error = room.refused(UnsafeError, data, "zip", FREE)
     assert error.facts["member"] in set("012345678")
