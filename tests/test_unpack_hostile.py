@@ -10,7 +10,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -207,11 +207,9 @@ def test_members_that_share_bytes_are_refused(
     room: Room, make: Callable[[int], bytes], written: Written
 ) -> None:
     data = make(9)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        try:
-            assert len(archive.read("0")) >= 10 * MIB  # the bomb works
-        except zipfile.BadZipFile as refused:  # newer Pythons see that themselves
-            assert "Overlapped" in str(refused)
+    # Newer Pythons see that themselves.
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, suppress(zipfile.BadZipFile):
+        assert len(archive.read("0")) >= 10 * MIB  # the bomb works
     written.bytes = 0
     error = room.refused(UnsafeError, data, "zip", FREE)
     assert error.facts["member"] in set("012345678")
