@@ -162,8 +162,8 @@ class Verified(_Readable, msgspec.Struct, frozen=True):
     """How many files and views were looked at, how many are right now, and which are not.
 
     Attributes:
-        corrupt: what remains.
-        repaired: what was found and is right again.
+        corrupt: what remains, by path.
+        repaired: what was found and is right again, by path.
     """
 
     checked: int

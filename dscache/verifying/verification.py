@@ -286,6 +286,11 @@ def _result(
         problem = f"{each.problem}; not repaired: {why}" if why else each.problem
         return Damage(digest, each.path, datasets, problem)
 
-    corrupt = tuple(map(damage, remaining))
-    repaired = tuple(damage(each) for each in found if each not in remaining)
+    corrupt = tuple(map(damage, _in_order(remaining)))
+    repaired = tuple(damage(each) for each in _in_order(found) if each not in remaining)
     return Verified(checked, checked - len(corrupt), corrupt, repaired)
+
+
+def _in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """By path: the order in which threads have found them says nothing."""
+    return sorted(findings, key=lambda each: each.path)
