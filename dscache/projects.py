@@ -97,7 +97,8 @@ def sync(call: Call, target: Target | None = None, *, locked: bool = False) -> l
     results = fetching.fetch(call, list(wishes.values()), target)
     _count_hits(call, results.values())
     brought = [wish.dataset for wish in results if results[wish].status in ("downloaded", "linked")]
-    _tell_withdrawn(call, brought)
+    if brought:
+        _tell_withdrawn(call, brought)
     if not locked:
         learn(call, project, found)
     return [results[wishes[datasets[name].mark]] for name in sorted(datasets)]
