@@ -6,8 +6,12 @@ Events are frozen values; `key` tells the files of one call apart. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    import logging
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -125,19 +129,20 @@ Event = (
 Emit = Callable[[Event], None]
 #: What a caller says of progress: what takes the events; or True, to have it shown.
 Progress = Emit | bool
-_LOGGED = (Notice, Waiting, Retrying)
 
 
 def to_log(event: Event) -> None:
     """Hand what a silent caller must still hear to the `dscache` logger."""
-    if not isinstance(event, _LOGGED):
-        return
-    import logging  # late: a hit has nothing to say
-
     match event:
         case Notice(message):
-            logging.getLogger("dscache").warning("%s", message)
+            _logger().warning("%s", message)
         case Waiting(what, holder):
-            logging.getLogger("dscache").info("waiting for %s: %s", what, holder)
+            _logger().info("waiting for %s: %s", what, holder)
         case Retrying(key, reason, delay):
-            logging.getLogger("dscache").info("%s: %s; again in %.1f s", key, reason, delay)
+            _logger().info("%s: %s; again in %.1f s", key, reason, delay)
+
+
+def _logger() -> logging.Logger:
+    import logging  # late: a hit has nothing to say
+
+    return logging.getLogger("dscache")

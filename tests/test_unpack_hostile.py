@@ -10,7 +10,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -202,14 +202,25 @@ def extra_overlap(count: int) -> bytes:
     return made.bytes()
 
 
+def inflated(data: bytes, start: int) -> bytes:
+    """The member whose header is at `start`, whatever else shares its bytes.
+
+    zipfile itself gives it in some versions, and in others refuses.
+    """
+    name, extra = struct.unpack_from("<HH", data, start + 26)
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start + 30 + name + extra :])
+
+
 @pytest.mark.parametrize("make", [quoted_overlap, full_overlap, extra_overlap])
 def test_members_that_share_bytes_are_refused(
     room: Room, make: Callable[[int], bytes], written: Written
 ) -> None:
     data = make(9)
-    # Newer Pythons see that themselves.
-    with zipfile.ZipFile(io.BytesIO(data)) as archive, suppress(zipfile.BadZipFile):
-        assert len(archive.read("0")) >= 10 * MIB  # the bomb works
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        first = archive.getinfo("0")
+    plain = inflated(data, first.header_offset)
+    assert (len(plain), zlib.crc32(plain)) == (first.file_size, first.CRC)  # the bomb works
+    assert len(plain) >= 10 * MIB
     written.bytes = 0
     error = room.refused(UnsafeError, data, "zip", FREE)
     assert error.facts["member"] in set("012345678")

@@ -150,14 +150,11 @@ class Blobs:
     def publish_bytes(self, data: bytes, sums: Sums, known_as: Iterable[Digest] = ()) -> Blob:
         """Store bytes whose hashes the caller has computed and found right."""
         temporary = self._layout.part("small", f"{self._token}{next(self._numbers):x}")
-        fd = filesystem.create(temporary, final=True)
+        with filesystem.created(temporary, final=True) as fd:
+            filesystem.write(fd, [data], 0)
+            if self._durable:
+                filesystem.sync(fd)
         try:
-            try:
-                filesystem.write(fd, [data], 0)
-                if self._durable:
-                    filesystem.sync(fd)
-            finally:
-                os.close(fd)
             return self._publish(temporary, len(data), sums, known_as)
         except BaseException:
             filesystem.drop(temporary)
